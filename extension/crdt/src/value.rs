@@ -1,0 +1,354 @@
+//! SQL values as the merge sees them: a total order that every replica agrees on, and one compact encoding.
+
+use crate::cursor::{put_bytes, DecodeError, Problem, Reader};
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+/// A borrowed SQL value. Text is raw bytes: SQLite stores text that is not valid UTF-8.
+#[derive(Clone, Copy, Debug)]
+pub enum ValueRef<'a> {
+    /// NULL
+    Null,
+    /// INTEGER
+    Integer(i64),
+    /// REAL
+    Real(f64),
+    /// TEXT
+    Text(&'a [u8]),
+    /// BLOB
+    Blob(&'a [u8]),
+}
+
+/// An owned SQL value.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// NULL
+    Null,
+    /// INTEGER
+    Integer(i64),
+    /// REAL
+    Real(f64),
+    /// TEXT
+    Text(Vec<u8>),
+    /// BLOB
+    Blob(Vec<u8>),
+}
+
+impl Value {
+    /// Borrows it.
+    #[must_use]
+    pub fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(i) => ValueRef::Integer(*i),
+            Self::Real(r) => ValueRef::Real(*r),
+            Self::Text(t) => ValueRef::Text(t),
+            Self::Blob(b) => ValueRef::Blob(b),
+        }
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_ref() == other.as_ref()
+    }
+}
+
+/// The order of doubles for a tie: bitwise equal or different, so −0.0 < 0.0 (DESIGN X15).
+fn real_order(a: f64, b: f64) -> Ordering {
+    a.total_cmp(&b)
+}
+
+impl<'a> ValueRef<'a> {
+    /// Copies it.
+    #[must_use]
+    pub fn to_owned(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Integer(i) => Value::Integer(i),
+            Self::Real(r) => Value::Real(r),
+            Self::Text(t) => Value::Text(t.to_vec()),
+            Self::Blob(b) => Value::Blob(b.to_vec()),
+        }
+    }
+
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Null => 0,
+            Self::Blob(_) => 1,
+            Self::Text(_) => 2,
+            Self::Real(_) => 3,
+            Self::Integer(_) => 4,
+        }
+    }
+
+    /// The order by which ties are decided: type first (NULL < BLOB < TEXT < REAL < INTEGER), then value.
+    #[must_use]
+    pub fn merge_order(self, other: Self) -> Ordering {
+        match (self, other) {
+            (Self::Integer(a), Self::Integer(b)) => a.cmp(&b),
+            (Self::Real(a), Self::Real(b)) => real_order(a, b),
+            (Self::Text(a), Self::Text(b)) | (Self::Blob(a), Self::Blob(b)) => a.cmp(b),
+            _ => self.rank().cmp(&other.rank()),
+        }
+    }
+
+    /// Appends the value: a tag byte, then what the tag asks for (docs/FORMAT.md, "Values").
+    pub fn encode(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => out.push(TAG_NULL),
+            Self::Integer(i) => encode_integer(i, out),
+            Self::Real(r) => {
+                out.push(TAG_REAL);
+                out.extend_from_slice(&r.to_bits().to_be_bytes());
+            }
+            Self::Text(t) => {
+                if let Some(uuid) = parse_uuid(t) {
+                    out.push(TAG_UUID);
+                    out.extend_from_slice(&uuid);
+                } else {
+                    encode_run(TAG_TEXT, t, out);
+                }
+            }
+            Self::Blob(b) => encode_run(TAG_BLOB, b, out),
+        }
+    }
+
+    /// Reads one value. Text that was folded into a UUID tag is unfolded into `scratch`-free form by the caller through
+    /// [`Encoded`].
+    ///
+    /// # Errors
+    /// Names the tag or length that is wrong.
+    pub fn decode(reader: &mut Reader<'a>) -> Result<Encoded<'a>, DecodeError> {
+        let start = *reader;
+        let tag = reader.u8("value tag")?;
+        Ok(match tag {
+            TAG_NULL => Encoded::Plain(ValueRef::Null),
+            TAG_NEGATIVE..=TAG_ZERO_MAX => {
+                let (negative, len) = integer_shape(tag).ok_or_else(|| start.error("value tag", Problem::Invalid))?;
+                Encoded::Plain(ValueRef::Integer(decode_integer(negative, reader.take(len, "integer")?)))
+            }
+            TAG_REAL => Encoded::Plain(ValueRef::Real(f64::from_bits(u64::from_be_bytes(reader.array("real")?)))),
+            TAG_TEXT => Encoded::Plain(ValueRef::Text(reader.bytes("text")?)),
+            TAG_BLOB => Encoded::Plain(ValueRef::Blob(reader.bytes("blob")?)),
+            TAG_TEXT_SHORT..=TAG_TEXT_SHORT_MAX => {
+                Encoded::Plain(ValueRef::Text(reader.take(usize::from(tag - TAG_TEXT_SHORT), "text")?))
+            }
+            TAG_BLOB_SHORT..=TAG_BLOB_SHORT_MAX => {
+                Encoded::Plain(ValueRef::Blob(reader.take(usize::from(tag - TAG_BLOB_SHORT), "blob")?))
+            }
+            TAG_UUID => Encoded::Uuid(UuidText::from_bytes(reader.array("uuid")?)),
+            _ => return Err(start.error("value tag", Problem::Invalid)),
+        })
+    }
+}
+
+impl PartialEq for ValueRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.merge_order(*other) == Ordering::Equal
+    }
+}
+
+/// The 36 characters of a canonical UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UuidText(pub [u8; 36]);
+
+impl UuidText {
+    fn from_bytes(bytes: [u8; 16]) -> Self {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'-'; 36];
+        let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
+        let places = (0..36).filter(|i| !matches!(i, 8 | 13 | 18 | 23));
+        for (digit, place) in digits.zip(places) {
+            if let (Some(slot), Some(ch)) = (text.get_mut(place), HEX.get(usize::from(digit))) {
+                *slot = *ch;
+            }
+        }
+        Self(text)
+    }
+}
+
+/// A decoded value: borrowed as it stood, or a UUID that stood as 16 bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Encoded<'a> {
+    /// As it stands in the input.
+    Plain(ValueRef<'a>),
+    /// Text that was folded into 16 bytes.
+    Uuid(UuidText),
+}
+
+impl Encoded<'_> {
+    /// The SQL value.
+    #[must_use]
+    pub fn value(&self) -> ValueRef<'_> {
+        match self {
+            Self::Plain(v) => *v,
+            Self::Uuid(u) => ValueRef::Text(&u.0),
+        }
+    }
+}
+
+const TAG_NULL: u8 = 0x00;
+/// 0x10 + 8 − n: negative, n bytes of its low end, big-endian; 0x20 + n: zero or positive, n bytes. Sorted by bytes they
+/// are sorted by value, which keeps neighbours together in the row clock's b-tree.
+const TAG_NEGATIVE: u8 = 0x10;
+const TAG_POSITIVE: u8 = 0x20;
+const TAG_ZERO_MAX: u8 = 0x28;
+const TAG_REAL: u8 = 0x30;
+const TAG_TEXT: u8 = 0x31;
+const TAG_BLOB: u8 = 0x32;
+const TAG_UUID: u8 = 0x33;
+const TAG_TEXT_SHORT: u8 = 0x40;
+const TAG_TEXT_SHORT_MAX: u8 = 0x7f;
+const TAG_BLOB_SHORT: u8 = 0x80;
+const TAG_BLOB_SHORT_MAX: u8 = 0xbf;
+
+const fn integer_shape(tag: u8) -> Option<(bool, usize)> {
+    match tag {
+        TAG_NEGATIVE..=0x17 => Some((true, (0x18 - tag) as usize)),
+        TAG_POSITIVE..=TAG_ZERO_MAX => Some((false, (tag - TAG_POSITIVE) as usize)),
+        _ => None,
+    }
+}
+
+fn encode_integer(i: i64, out: &mut Vec<u8>) {
+    let bytes = i.to_be_bytes();
+    if i >= 0 {
+        let skip = (i.leading_zeros() / 8) as usize;
+        let n = 8 - skip;
+        #[allow(clippy::cast_possible_truncation)]
+        out.push(TAG_POSITIVE + n as u8);
+        out.extend(bytes.iter().skip(skip));
+    } else {
+        // At least one byte: −1 is one byte of 0xff.
+        let skip = ((i.leading_ones() / 8) as usize).min(7);
+        let n = 8 - skip;
+        #[allow(clippy::cast_possible_truncation)]
+        out.push(0x18 - n as u8);
+        out.extend(bytes.iter().skip(skip));
+    }
+}
+
+fn decode_integer(negative: bool, bytes: &[u8]) -> i64 {
+    let start: i64 = if negative { -1 } else { 0 };
+    bytes.iter().fold(start, |acc, b| (acc << 8) | i64::from(*b))
+}
+
+fn encode_run(long_tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    let short = if long_tag == TAG_TEXT { TAG_TEXT_SHORT } else { TAG_BLOB_SHORT };
+    if let Some(n) = u8::try_from(bytes.len()).ok().filter(|n| *n < 0x40) {
+        out.push(short + n);
+        out.extend_from_slice(bytes);
+    } else {
+        out.push(long_tag);
+        put_bytes(out, bytes);
+    }
+}
+
+/// The 16 bytes of a canonical lower-case UUID text, else `None`.
+fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {
+    if text.len() != 36 {
+        return None;
+    }
+    let mut out = [0u8; 16];
+    let mut nibbles = 0usize;
+    for (i, ch) in text.iter().enumerate() {
+        if matches!(i, 8 | 13 | 18 | 23) {
+            if *ch != b'-' {
+                return None;
+            }
+            continue;
+        }
+        let digit = match ch {
+            b'0'..=b'9' => ch - b'0',
+            b'a'..=b'f' => ch - b'a' + 10,
+            _ => return None,
+        };
+        let slot = out.get_mut(nibbles / 2)?;
+        *slot = (*slot << 4) | digit;
+        nibbles += 1;
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::Integer),
+            (-300i64..70000).prop_map(Value::Integer),
+            any::<u64>().prop_map(|b| Value::Real(f64::from_bits(b))),
+            proptest::collection::vec(any::<u8>(), 0..80).prop_map(Value::Text),
+            proptest::collection::vec(any::<u8>(), 0..80).prop_map(Value::Blob),
+            any::<[u8; 16]>().prop_map(|b| Value::Text(UuidText::from_bytes(b).0.to_vec())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn values_round_trip(v in any_value()) {
+            let mut out = Vec::new();
+            v.as_ref().encode(&mut out);
+            let mut reader = Reader::new(&out);
+            let back = ValueRef::decode(&mut reader).unwrap();
+            prop_assert_eq!(back.value(), v.as_ref());
+            prop_assert!(reader.finish("v").is_ok());
+        }
+
+        #[test]
+        fn the_order_is_total(a in any_value(), b in any_value(), c in any_value()) {
+            let (a, b, c) = (a.as_ref(), b.as_ref(), c.as_ref());
+            prop_assert_eq!(a.merge_order(b), b.merge_order(a).reverse());
+            if a.merge_order(b) == Ordering::Less && b.merge_order(c) == Ordering::Less {
+                prop_assert_eq!(a.merge_order(c), Ordering::Less);
+            }
+        }
+
+        #[test]
+        fn integers_sort_by_their_bytes(a: i64, b: i64) {
+            let (mut x, mut y) = (Vec::new(), Vec::new());
+            ValueRef::Integer(a).encode(&mut x);
+            ValueRef::Integer(b).encode(&mut y);
+            prop_assert_eq!(a.cmp(&b), x.cmp(&y));
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes: Vec<u8>) {
+            let mut reader = Reader::new(&bytes);
+            while !reader.is_empty() {
+                if ValueRef::decode(&mut reader).is_err() { break; }
+            }
+        }
+    }
+
+    #[test]
+    fn types_rank_as_documented() {
+        let order = [
+            ValueRef::Null,
+            ValueRef::Blob(b"z"),
+            ValueRef::Text(b"a"),
+            ValueRef::Real(-0.0),
+            ValueRef::Real(0.0),
+            ValueRef::Integer(i64::MIN),
+        ];
+        for pair in order.windows(2) {
+            if let [a, b] = pair {
+                assert_eq!(a.merge_order(*b), Ordering::Less);
+            }
+        }
+    }
+
+    #[test]
+    fn a_uuid_takes_sixteen_bytes_and_an_upper_case_one_stays_text() {
+        let mut out = Vec::new();
+        ValueRef::Text(b"01890a5d-ac96-774b-bcce-b302099a8057").encode(&mut out);
+        assert_eq!(out.len(), 17);
+        out.clear();
+        ValueRef::Text(b"01890A5D-AC96-774B-BCCE-B302099A8057").encode(&mut out);
+        assert_eq!(out.len(), 37);
+    }
+}
