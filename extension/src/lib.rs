@@ -1,1 +1,54 @@
+//! Starling's SQLite extension: tables become CRDTs, `crsql_changes` reads and merges their changes.
+//!
+//! Layers point one way: `sqlite` (the fence, all `unsafe`) and `starling_crdt` (pure) below; `session`, `meta`,
+//! `catalog`, `log`, `rows` on top of them; `flush`, `apply`, `merge`, `serve`, `changes` above those; `functions` last.
+#![deny(unsafe_op_in_unsafe_fn)]
 
+mod affinity;
+mod apply;
+mod aside;
+mod catalog;
+mod changes;
+mod changesets_table;
+mod crr;
+mod flush;
+mod functions;
+mod journal;
+mod journal_table;
+mod live;
+mod log;
+mod merge;
+mod meta;
+mod resume;
+mod rows;
+mod schema;
+mod serve;
+mod session;
+mod sqlgen;
+pub mod sqlite;
+mod tx;
+mod unpack;
+mod vector;
+mod versions;
+
+pub use sqlite::auto_extension_entry;
+
+use sqlite::{create_module, Db, Result};
+use std::rc::Rc;
+
+/// Registers everything on a connection. A database that can be written gets its internal tables now, as programs expect
+/// `crsql_site_id` to be there; where that is not possible they are made when first needed.
+pub(crate) fn register(db: Db) -> Result<()> {
+    let session = Rc::new(session::Session::new(db));
+    functions::register(db, &session)?;
+    create_module::<journal_table::JournalTable>(db, sqlgen::JOURNAL, Rc::clone(&session))?;
+    create_module::<changes::ChangesTable>(db, "crsql_changes", Rc::clone(&session))?;
+    create_module::<changesets_table::ChangesetsTable>(db, "starling_changesets", Rc::clone(&session))?;
+    create_module::<unpack::UnpackTable>(db, "crsql_unpack_columns", Rc::clone(&session))?;
+    if db.is_readonly("main") == Some(false) {
+        // A locked or full file is no reason to refuse the connection.
+        let _ = session.ensure_schema();
+    }
+    session.finalize_statements();
+    Ok(())
+}

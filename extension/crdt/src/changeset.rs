@@ -86,6 +86,8 @@ pub struct Cell<'a> {
 pub enum RowKind<'a> {
     /// The row whole, each cell with its own version and dot; `life` is the insert that this lifetime began with.
     Base {
+        /// The row has a `'-1'` row: it was deleted before, or made by a key update.
+        sentinel: bool,
         /// The insert.
         life: Stamp,
         /// All cells that the sender holds.
@@ -236,6 +238,15 @@ impl<'a> PartReader<'a> {
         usize::try_from(i).ok().filter(|i| *i < below).ok_or_else(|| start.error(field, Problem::Invalid))
     }
 
+    fn flags(&mut self, max: u8) -> Result<u8, DecodeError> {
+        let start = self.reader;
+        let flags = self.reader.u8("row flags")?;
+        if flags > max {
+            return Err(start.error("row flags", Problem::UnknownVersion));
+        }
+        Ok(flags)
+    }
+
     fn read_stamp(&mut self) -> Result<Stamp, DecodeError> {
         let dot = self.index(self.dots, "dot index")?;
         let author = self.index(self.authors + 1, "author index")?;
@@ -271,14 +282,13 @@ impl<'a> PartReader<'a> {
                 let values = (0..columns).map(|_| ValueRef::decode(&mut self.reader)).collect::<Result<Vec<_>, _>>()?;
                 RowKind::Uniform { seq, values }
             }
-            OP_BASE => RowKind::Base { life: self.read_stamp()?, cells: self.read_cells(columns)? },
+            OP_BASE => {
+                let sentinel = self.flags(1)? != 0;
+                RowKind::Base { sentinel, life: self.read_stamp()?, cells: self.read_cells(columns)? }
+            }
             OP_TOMBSTONE => RowKind::Tombstone { life: self.read_stamp()? },
             _ => {
-                let start = self.reader;
-                let flags = self.reader.u8("cells flags")?;
-                if flags > 3 {
-                    return Err(start.error("cells flags", Problem::UnknownVersion));
-                }
+                let flags = self.flags(3)?;
                 let life = if flags & 2 != 0 { Some(self.read_stamp()?) } else { None };
                 RowKind::Cells { born: flags & 1 != 0, life, cells: self.read_cells(columns)? }
             }
@@ -351,7 +361,12 @@ impl PartWriter {
     }
 
     /// Defines a table, returns its index.
-    pub fn table<'n>(&mut self, name: &str, key_columns: usize, columns: impl ExactSizeIterator<Item = &'n str>) -> usize {
+    pub fn table<'n>(
+        &mut self,
+        name: &str,
+        key_columns: usize,
+        columns: impl ExactSizeIterator<Item = &'n str>,
+    ) -> usize {
         self.out.push(OP_TABLE);
         put_bytes(&mut self.out, name.as_bytes());
         put_varint(&mut self.out, key_columns as u64);
@@ -375,9 +390,10 @@ impl PartWriter {
     }
 
     /// Starts a whole row of `n` cells, which follow through [`PartWriter::cell`].
-    pub fn base(&mut self, table: usize, key: &[u8], cl: u64, life: Stamp, n: usize) {
+    pub fn base(&mut self, table: usize, key: &[u8], cl: u64, sentinel: bool, life: Stamp, n: usize) {
         self.row_head(OP_BASE, table, key);
         put_varint(&mut self.out, cl);
+        self.out.push(u8::from(sentinel));
         self.stamp(life);
         put_varint(&mut self.out, n as u64);
     }
@@ -463,7 +479,7 @@ mod tests {
         let other = DotHeader { dot: Dot { version: 9, ..h.dot.dot }, ..h.dot };
         let (dot, author) = (w.dot(&other), w.author(&SiteId([1; 16])));
         let stamp = Stamp { dot, author: Some(author), seq: 2 };
-        w.base(t, b"k2", 3, Stamp { dot: 0, author: None, seq: 8 }, 1);
+        w.base(t, b"k2", 3, true, Stamp { dot: 0, author: None, seq: 8 }, 1);
         w.cell(1, 6, stamp, ValueRef::Null);
         w.cells(t, b"k3", 1, true, None, 1);
         w.cell(0, 2, stamp, ValueRef::Real(0.5));
@@ -478,7 +494,9 @@ mod tests {
         }
         assert_eq!(items.len(), 7);
         assert_eq!(items[2], Item::Dot(other));
-        let Item::Row(Row { kind: RowKind::Base { life, cells }, cl: 3, .. }) = &items[4] else { panic!("{items:?}") };
+        let Item::Row(Row { kind: RowKind::Base { sentinel: true, life, cells }, cl: 3, .. }) = &items[4] else {
+            panic!("{items:?}")
+        };
         assert_eq!((life.seq, cells[0].version, cells[0].stamp), (8, 6, stamp));
         assert_eq!(items[6], Item::Row(Row { table: 0, key: b"k4", cl: 2, kind: RowKind::Tombstone { life: stamp } }));
     }

@@ -1,1 +1,219 @@
-//! (stub)
+//! The merge decision (docs/ARCHITECTURE.md, "The merge rule"): one pure function of the local row and the incoming one.
+//!
+//! A smaller causal length loses entirely, a larger one wins entirely. Equal and odd: per cell the larger col_version
+//! wins, then the larger value, then nothing happens (or, when equal values are to be merged, the larger author wins).
+
+use crate::row_clock::{CellClock, RowClock, Stamp};
+use crate::value::ValueRef;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+/// What an incoming row entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IncomingKind {
+    /// The row whole; `life` is the insert that began its lifetime.
+    Base {
+        /// The insert.
+        life: Stamp,
+        /// The row has a `'-1'` row.
+        sentinel: bool,
+    },
+    /// Some cells.
+    Cells {
+        /// The row may be shown.
+        born: bool,
+        /// The `'-1'` row's write.
+        life: Option<Stamp>,
+    },
+    /// A delete.
+    Tombstone {
+        /// The delete.
+        life: Stamp,
+    },
+}
+
+/// An incoming cell, its stamp and column already in local ordinals, its value already under the local affinity.
+#[derive(Clone, Copy, Debug)]
+pub struct IncomingCell<'a> {
+    /// Local column id.
+    pub column: u32,
+    /// col_version.
+    pub version: u64,
+    /// Its write.
+    pub stamp: Stamp,
+    /// Its value.
+    pub value: ValueRef<'a>,
+}
+
+/// An incoming row entry.
+#[derive(Clone, Debug)]
+pub struct Incoming<'a> {
+    /// Causal length; even exactly for tombstones.
+    pub cl: u64,
+    /// What it is.
+    pub kind: IncomingKind,
+    /// Its cells.
+    pub cells: Vec<IncomingCell<'a>>,
+}
+
+/// What the decision needs to know of the local row's values.
+pub trait LocalValues {
+    /// The value of a column of the local row.
+    fn value(&self, column: u32) -> ValueRef<'_>;
+    /// Whether author `a`'s site id is larger than `b`'s; asked only when equal values are to be merged. The numbers are
+    /// (origin, author) as stamps hold them.
+    fn author_is_larger(&self, a: &Stamp, b: Option<&Stamp>) -> bool;
+}
+
+/// The outcome of a merge that changes something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The row's new state.
+    pub clock: RowClock,
+    /// The incoming cells that are taken, by index.
+    pub won: Vec<usize>,
+    /// A new lifetime begins: old cells are forgotten.
+    pub new_lifetime: bool,
+    /// The incoming life is logged: as a tombstone, a `'-1'` row, or with the base.
+    pub life_won: bool,
+    /// The incoming base becomes the base of this row's lifetime here.
+    pub adopt_base: bool,
+}
+
+/// Decides. `local` is `None` where the row never existed here; `columns` are the ids of the table's present columns in
+/// their order; `merge_equal` is the configuration `merge-equal-values`. `None`: the entry changes nothing.
+#[must_use]
+pub fn decide(
+    local: Option<&RowClock>,
+    values: &impl LocalValues,
+    incoming: &Incoming<'_>,
+    columns: &[u32],
+    merge_equal: bool,
+) -> Option<Decision> {
+    let local_cl = local.map_or(0, |c| c.cl);
+    match (incoming.cl.cmp(&local_cl), local) {
+        (Ordering::Less, _) => None,
+        (Ordering::Greater, _) | (_, None) => Some(new_lifetime(incoming, columns)),
+        (Ordering::Equal, Some(_)) if incoming.cl % 2 == 0 => None,
+        (Ordering::Equal, Some(local)) => same_lifetime(local, values, incoming, merge_equal),
+    }
+}
+
+fn new_lifetime(incoming: &Incoming<'_>, columns: &[u32]) -> Decision {
+    let mut clock = RowClock { cl: incoming.cl, ..RowClock::default() };
+    let mut decision_life = true;
+    match incoming.kind {
+        IncomingKind::Tombstone { life } => {
+            clock.life = Some(life);
+            clock.sentinel = true;
+        }
+        IncomingKind::Base { life, sentinel } => {
+            clock.born = true;
+            clock.based = true;
+            clock.sentinel = sentinel || incoming.cl > 1;
+            list_base_cells(&mut clock, life, incoming, columns);
+        }
+        IncomingKind::Cells { born, life } => {
+            clock.born = born;
+            // A re-created row has a '-1' row even where only its cells have arrived.
+            let first = incoming.cells.first().map(|c| c.stamp);
+            clock.life = life.or(if incoming.cl > 1 { first } else { None });
+            clock.sentinel = clock.life.is_some();
+            decision_life = clock.sentinel;
+            for cell in incoming.cells.iter().filter(|c| c.version > 0) {
+                clock.set(CellClock { column: cell.column, version: cell.version, stamp: cell.stamp });
+            }
+        }
+    }
+    Decision {
+        clock,
+        won: (0..incoming.cells.len()).collect(),
+        new_lifetime: true,
+        life_won: decision_life,
+        adopt_base: matches!(incoming.kind, IncomingKind::Base { .. }),
+    }
+}
+
+/// Cells that are as the base wrote them stay unlisted: the base entry and `base_version` say it all.
+fn list_base_cells(clock: &mut RowClock, life: Stamp, incoming: &Incoming<'_>, columns: &[u32]) {
+    let first_seq = life.seq + u64::from(clock.sentinel);
+    let natural = |i: usize, cell: &IncomingCell<'_>| {
+        cell.stamp == Stamp { seq: first_seq + i as u64, ..life } && cell.version > 0
+    };
+    let of_column = |id: u32| incoming.cells.iter().find(|c| c.column == id);
+    let base_version = columns
+        .iter()
+        .enumerate()
+        .filter_map(|(i, id)| of_column(*id).filter(|c| natural(i, c)).map(|c| c.version))
+        .min()
+        .unwrap_or(1);
+    clock.base_version = base_version;
+    for (i, id) in columns.iter().enumerate() {
+        match of_column(*id) {
+            Some(cell) if natural(i, cell) && cell.version == base_version => {}
+            Some(cell) => clock.set(CellClock { column: *id, version: cell.version, stamp: cell.stamp }),
+            None => clock.set(CellClock { column: *id, version: 0, stamp: life }),
+        }
+    }
+    // A first lifetime that is wholly natural needs no word about its base: the log has the one entry.
+    if clock.cl != 1 || base_version != 1 || clock.sentinel || !clock.cells.is_empty() {
+        clock.life = Some(life);
+    }
+}
+
+fn same_lifetime(
+    local: &RowClock,
+    values: &impl LocalValues,
+    incoming: &Incoming<'_>,
+    merge_equal: bool,
+) -> Option<Decision> {
+    let mut clock = local.clone();
+    let mut won = Vec::new();
+    for (i, cell) in incoming.cells.iter().enumerate() {
+        if wins(local, values, cell, merge_equal) {
+            clock.set(CellClock { column: cell.column, version: cell.version, stamp: cell.stamp });
+            won.push(i);
+        }
+    }
+    let (mut adopt_base, mut life_won) = (false, false);
+    match incoming.kind {
+        IncomingKind::Base { life, sentinel } => {
+            clock.born = true;
+            if !local.based {
+                clock.based = true;
+                clock.life = Some(life);
+                clock.sentinel |= sentinel;
+                adopt_base = true;
+                life_won = true;
+            }
+        }
+        IncomingKind::Cells { born, life } => {
+            clock.born |= born;
+            if let (Some(life), false, false) = (life, clock.sentinel, local.based) {
+                clock.life = Some(life);
+                clock.sentinel = true;
+                life_won = true;
+            }
+        }
+        IncomingKind::Tombstone { .. } => {}
+    }
+    let changed = !won.is_empty() || life_won || clock.born != local.born;
+    changed.then_some(Decision { clock, won, new_lifetime: false, life_won, adopt_base })
+}
+
+fn wins(local: &RowClock, values: &impl LocalValues, cell: &IncomingCell<'_>, merge_equal: bool) -> bool {
+    let mine = local.version_of(cell.column);
+    match cell.version.cmp(&mine) {
+        Ordering::Greater => true,
+        Ordering::Less => false,
+        // Absent on both sides: nothing to take.
+        Ordering::Equal if cell.version == 0 => false,
+        Ordering::Equal => match cell.value.merge_order(values.value(cell.column)) {
+            Ordering::Greater => true,
+            Ordering::Less => false,
+            Ordering::Equal => {
+                merge_equal && values.author_is_larger(&cell.stamp, local.cell(cell.column).map(|c| &c.stamp))
+            }
+        },
+    }
+}

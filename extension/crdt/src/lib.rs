@@ -14,6 +14,7 @@ pub mod cursor;
 pub mod decide;
 pub mod ids;
 pub mod key;
+pub mod local;
 pub mod log_chunk;
 pub mod ranges;
 pub mod row_clock;

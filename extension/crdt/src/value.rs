@@ -60,6 +60,21 @@ fn real_order(a: f64, b: f64) -> Ordering {
 }
 
 impl<'a> ValueRef<'a> {
+    /// Whether it is NULL.
+    #[must_use]
+    pub const fn is_null(self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The bytes of a text or blob; of anything else, none.
+    #[must_use]
+    pub const fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Text(bytes) | Self::Blob(bytes) => bytes,
+            _ => &[],
+        }
+    }
+
     /// Copies it.
     #[must_use]
     pub fn to_owned(self) -> Value {

@@ -1,1 +1,29 @@
+//! Starling's cluster protocol as a state machine: membership, dissemination, anti-entropy, and the book of who holds what.
+//!
+//! It does no I/O, reads no clock, starts no thread and knows no database: what happens comes in as an [`api::Input`] with
+//! the moment it happened, what is to be done comes out as [`api::Output`]s, and equal inputs with an equal seed give equal
+//! outputs. docs/PROTOCOL.md describes what goes over the wire.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod api;
+mod book;
+mod cache;
+mod dial;
+mod digest;
+mod event;
+pub mod frames;
+pub mod limits;
+mod node;
+mod swim;
+mod swim_codec;
+mod sync;
+mod timers;
+mod tree;
+
+pub use api::{
+    Changeset, Counters, Event, HangupReason, Input, Member, MemberState, NodeConfig, Now, OriginStatus, Output,
+    PullKey, ServeKey, Source, Timing,
+};
+pub use node::Node;

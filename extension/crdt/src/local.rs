@@ -1,0 +1,268 @@
+//! Local writes: from the touches of one key in one transaction to its new row clock and log entries (X6, X11).
+//!
+//! The order in which triggers fire decides nothing: inserts and deletes are counted, and whether the row is there at the
+//! end corrects the count.
+
+use crate::log_chunk::Kind;
+use crate::row_clock::{CellClock, RowClock, Stamp};
+use alloc::vec::Vec;
+
+/// One touch of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TouchKind {
+    /// The row was inserted.
+    Insert {
+        /// The statement's conflict policy was REPLACE: a row with this key may have been overwritten.
+        replace: bool,
+        /// The row got this key by a key update.
+        moved: bool,
+    },
+    /// The row was deleted, or left this key.
+    Delete,
+    /// Columns were written: bit i of `mask` stands for the `64 × word + i`-th column of the table's order.
+    Update {
+        /// Which 62 columns the mask speaks of.
+        word: u16,
+        /// The columns.
+        mask: u64,
+    },
+}
+
+/// Columns that one update touch can name.
+pub const MASK_BITS: u32 = 62;
+
+/// A touch with the seq of its first write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Touch {
+    /// What happened.
+    pub kind: TouchKind,
+    /// Its first seq.
+    pub seq: u64,
+}
+
+/// A log entry to write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalEntry {
+    /// What it says.
+    pub kind: Kind,
+    /// Its first seq.
+    pub seq: u64,
+    /// The columns a mask names, ascending ids.
+    pub columns: Vec<u32>,
+}
+
+/// What a key's touches come to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LocalOutcome {
+    /// The new clock; `None`: the row is pristine and keeps none.
+    pub clock: Option<RowClock>,
+    /// Log entries.
+    pub entries: Vec<LocalEntry>,
+}
+
+/// The situation before the touches.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    /// The key's row clock, `None` where it has none.
+    pub clock: Option<&'a RowClock>,
+    /// There was something kept aside, or an unborn row: the table showed no row for this key.
+    pub hidden: bool,
+    /// Whether the table holds the row now, at the end.
+    pub exists: bool,
+}
+
+/// Folds the touches of one key. `columns` are the ids of the table's columns in mask order; `dot` is the stamp of the
+/// transaction with seq 0 and no author.
+#[must_use]
+pub fn fold(before: &Before<'_>, touches: &[Touch], columns: &[u32], dot: Stamp) -> LocalOutcome {
+    let mut state = State::start(before, touches);
+    for touch in touches {
+        state.apply(touch, columns);
+    }
+    state.finish(before, columns, dot)
+}
+
+struct State {
+    clock: RowClock,
+    /// The clock was there before (or stands for a pristine row), so its versions count on.
+    inserts: u64,
+    new_lifetime: bool,
+    /// REPLACE wrote every cell once more.
+    bumps: u64,
+    based: bool,
+    moved: bool,
+    /// seq of the last insert and of the last delete.
+    insert_seq: u64,
+    delete_seq: u64,
+    /// Per column position since the last insert: writes and the last seq.
+    writes: Vec<(usize, u64, u64)>,
+    changed: bool,
+}
+
+impl State {
+    fn start(before: &Before<'_>, touches: &[Touch]) -> Self {
+        let count = |f: fn(&TouchKind) -> bool| touches.iter().filter(|t| f(&t.kind)).count() as u64;
+        let inserts = count(|k| matches!(k, TouchKind::Insert { .. }));
+        let deletes = count(|k| matches!(k, TouchKind::Delete));
+        let clock = match before.clock {
+            Some(clock) => clock.clone(),
+            // Alive before, unless the touches made it: exists = alive + inserts − deletes.
+            None if u64::from(before.exists) + deletes > inserts => RowClock::pristine(),
+            None => RowClock::default(),
+        };
+        Self {
+            clock,
+            inserts,
+            new_lifetime: false,
+            bumps: 0,
+            based: false,
+            moved: false,
+            insert_seq: 0,
+            delete_seq: 0,
+            writes: Vec::new(),
+            changed: false,
+        }
+    }
+
+    fn apply(&mut self, touch: &Touch, columns: &[u32]) {
+        match touch.kind {
+            TouchKind::Insert { replace, moved } => self.insert(touch.seq, replace, moved),
+            TouchKind::Delete => {
+                self.clock.cl += 1;
+                self.new_lifetime = true;
+                self.based = false;
+                self.delete_seq = touch.seq;
+                self.writes.clear();
+                self.changed = true;
+            }
+            TouchKind::Update { word, mask } => {
+                let mut seq = touch.seq;
+                for bit in (0..MASK_BITS).filter(|b| mask >> b & 1 == 1) {
+                    let position = (u32::from(word) * MASK_BITS + bit) as usize;
+                    if position < columns.len() {
+                        self.write(position, seq);
+                    }
+                    seq += 1;
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, seq: u64, replace: bool, moved: bool) {
+        let unknown = self.clock.cl == 0 && !self.new_lifetime && replace && self.inserts == 1;
+        if unknown {
+            // No metadata tells whether a pristine row was overwritten: taken to have existed (X11).
+            self.clock = RowClock::pristine();
+        }
+        let hidden_row = self.clock.is_alive() && !self.clock.born;
+        if self.clock.is_alive() && (replace || hidden_row) {
+            // cl stays; every cell is written once more.
+            self.bumps += 1 + self.writes.iter().map(|w| w.1).max().unwrap_or(0);
+        } else {
+            self.clock.cl += 1;
+            self.new_lifetime = true;
+            self.bumps = 0;
+        }
+        self.moved = moved;
+        self.based = true;
+        self.insert_seq = seq;
+        self.writes.clear();
+        self.changed = true;
+    }
+
+    fn write(&mut self, position: usize, seq: u64) {
+        self.changed = true;
+        match self.writes.iter_mut().find(|w| w.0 == position) {
+            Some(slot) => *slot = (position, slot.1 + 1, seq),
+            None => self.writes.push((position, 1, seq)),
+        }
+    }
+
+    fn finish(mut self, before: &Before<'_>, columns: &[u32], dot: Stamp) -> LocalOutcome {
+        if !self.changed {
+            return LocalOutcome { clock: before.clock.cloned(), entries: Vec::new() };
+        }
+        if self.clock.is_alive() != before.exists {
+            self.clock.cl += 1;
+            self.new_lifetime = true;
+        }
+        if !before.exists {
+            return self.tombstone(dot);
+        }
+        let mut entries = Vec::new();
+        if self.based || self.new_lifetime {
+            self.rebase(columns, dot, &mut entries);
+        }
+        self.list_writes(columns, dot, &mut entries);
+        entries.sort_by_key(|e| e.seq);
+        let pristine = self.clock.is_pristine() && !(before.clock.is_some() && before.hidden);
+        LocalOutcome { clock: if pristine { None } else { Some(self.clock) }, entries }
+    }
+
+    fn tombstone(self, dot: Stamp) -> LocalOutcome {
+        let life = Stamp { seq: self.delete_seq, ..dot };
+        let clock = RowClock {
+            cl: self.clock.cl,
+            born: false,
+            sentinel: true,
+            based: false,
+            base_version: 0,
+            life: Some(life),
+            cells: Vec::new(),
+        };
+        let entry = LocalEntry { kind: Kind::Tombstone, seq: self.delete_seq, columns: Vec::new() };
+        LocalOutcome { clock: Some(clock), entries: alloc::vec![entry] }
+    }
+
+    /// The row was inserted in this transaction: this dot's entry becomes the base of its lifetime.
+    fn rebase(&mut self, columns: &[u32], dot: Stamp, entries: &mut Vec<LocalEntry>) {
+        let old = core::mem::take(&mut self.clock);
+        let replaced = !self.new_lifetime;
+        let sentinel = old.cl > 1 || self.moved || (replaced && old.sentinel);
+        let life = Stamp { seq: self.insert_seq, ..dot };
+        let mut clock = RowClock { cl: old.cl, sentinel, ..RowClock::pristine() };
+        if replaced {
+            let versions: Vec<u64> = columns.iter().map(|c| old.version_of(*c) + self.bumps).collect();
+            clock.base_version = versions.iter().copied().min().unwrap_or(old.base_version + self.bumps);
+            let first = life.seq + u64::from(sentinel);
+            for (i, (id, version)) in columns.iter().zip(&versions).enumerate() {
+                if *version != clock.base_version {
+                    let stamp = Stamp { seq: first + i as u64, ..dot };
+                    clock.set(CellClock { column: *id, version: *version, stamp });
+                    // The base speaks for unlisted cells only.
+                    entries.push(LocalEntry { kind: Kind::Mask, seq: stamp.seq, columns: alloc::vec![*id] });
+                }
+            }
+        }
+        if clock.cl > 1 || sentinel || replaced {
+            clock.life = Some(life);
+        }
+        let kind = if sentinel { Kind::Rebase } else { Kind::Base };
+        entries.push(LocalEntry { kind, seq: self.insert_seq, columns: Vec::new() });
+        self.clock = clock;
+    }
+
+    fn list_writes(&mut self, columns: &[u32], dot: Stamp, entries: &mut Vec<LocalEntry>) {
+        let mut writes: Vec<(u32, u64, u64)> = self
+            .writes
+            .iter()
+            .filter_map(|(position, n, seq)| columns.get(*position).map(|id| (*id, *n, *seq)))
+            .collect();
+        writes.sort_by_key(|w| w.2);
+        for (column, n, seq) in writes {
+            let version = self.clock.version_of(column) + n;
+            self.clock.set(CellClock { column, version, stamp: Stamp { seq, ..dot } });
+            match entries.last_mut() {
+                // Neighbours in seq and in column order share an entry.
+                Some(e)
+                    if e.kind == Kind::Mask
+                        && e.seq + e.columns.len() as u64 == seq
+                        && e.columns.last().is_some_and(|last| *last < column) =>
+                {
+                    e.columns.push(column);
+                }
+                _ => entries.push(LocalEntry { kind: Kind::Mask, seq, columns: alloc::vec![column] }),
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Column affinity, applied to incoming values before they are compared, so that '1' and 1 do not win over each other for
+//! ever where two nodes declare a column differently (E12).
+
+use crate::schema::Affinity;
+use starling_crdt::{Value, ValueRef};
+
+/// The value as a column of this affinity stores it (SQLite, "Datatypes In SQLite", section 3).
+pub fn apply_affinity(value: ValueRef<'_>, affinity: Affinity) -> Value {
+    match (affinity, value) {
+        (Affinity::Text, ValueRef::Integer(i)) => Value::Text(i.to_string().into_bytes()),
+        (Affinity::Numeric | Affinity::Integer, ValueRef::Text(t)) => {
+            number(t).map_or_else(|| value.to_owned(), |n| integral(n).unwrap_or(n.to_owned()))
+        }
+        (Affinity::Numeric | Affinity::Integer, ValueRef::Real(_)) => {
+            integral(value).unwrap_or_else(|| value.to_owned())
+        }
+        // SQLite stores a REAL column's −0.0 as 0.
+        (Affinity::Real, ValueRef::Real(r)) if r == 0.0 => Value::Real(0.0),
+        (Affinity::Real, ValueRef::Integer(i)) => Value::Real(i as f64),
+        (Affinity::Real, ValueRef::Text(t)) => match number(t) {
+            Some(ValueRef::Integer(i)) => Value::Real(i as f64),
+            Some(ValueRef::Real(r)) => Value::Real(r),
+            _ => value.to_owned(),
+        },
+        _ => value.to_owned(),
+    }
+}
+
+/// A real that an integer represents exactly.
+fn integral(value: ValueRef<'_>) -> Option<Value> {
+    const LIMIT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        ValueRef::Real(r) if r % 1.0 == 0.0 && r.abs() < LIMIT => Some(Value::Integer(r as i64)),
+        _ => None,
+    }
+}
+
+/// Text that is wholly a number.
+fn number(text: &[u8]) -> Option<ValueRef<'static>> {
+    let text = std::str::from_utf8(text).ok()?.trim_matches([' ', '\t', '\n', '\r', '\x0c']);
+    if !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) {
+        return None;
+    }
+    if let Ok(i) = text.parse::<i64>() {
+        return Some(ValueRef::Integer(i));
+    }
+    text.parse::<f64>().ok().filter(|r| r.is_finite()).map(ValueRef::Real)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_become_what_the_column_stores() {
+        let apply = |v, a| apply_affinity(v, a);
+        assert_eq!(apply(ValueRef::Text(b"1"), Affinity::Integer), Value::Integer(1));
+        assert_eq!(apply(ValueRef::Text(b" 1.0 "), Affinity::Numeric), Value::Integer(1));
+        assert_eq!(apply(ValueRef::Text(b"1x"), Affinity::Numeric), Value::Text(b"1x".to_vec()));
+        assert_eq!(apply(ValueRef::Text(b"nan"), Affinity::Numeric), Value::Text(b"nan".to_vec()));
+        assert_eq!(apply(ValueRef::Integer(1), Affinity::Text), Value::Text(b"1".to_vec()));
+        assert_eq!(apply(ValueRef::Integer(1), Affinity::Real), Value::Real(1.0));
+        assert_eq!(apply(ValueRef::Real(1.0), Affinity::None), Value::Real(1.0));
+    }
+}

@@ -1,0 +1,321 @@
+//! Executes a merge decision on one row: the table, the row clock, what is kept aside, and the entries to be logged.
+//!
+//! The row's own write comes first: where it fails, nothing else has been written.
+
+use crate::catalog::Table;
+use crate::rows::bind_key;
+use crate::session::{MergingRow, Session, Sql};
+use crate::sqlite::Result;
+use starling_crdt::decide::{decide, Decision, Incoming, IncomingKind, LocalValues};
+use starling_crdt::log_chunk::Kind;
+use starling_crdt::row_clock::{RowClock, Stamp};
+use starling_crdt::{Value, ValueRef};
+
+/// An entry for the log, under the dot of its stamp.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergedEntry {
+    /// Origin, version and first seq.
+    pub stamp: Stamp,
+    /// What it says.
+    pub kind: Kind,
+    /// The columns a mask names.
+    pub columns: Vec<u32>,
+}
+
+/// What merging one row came to.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// To be logged.
+    pub entries: Vec<MergedEntry>,
+    /// Cells and lifetimes taken.
+    pub changes: u64,
+    /// Everything that the entry named was taken.
+    pub all_won: bool,
+}
+
+/// The local row as the decision sees it.
+pub struct LocalRow {
+    /// Its clock; `None` = it never existed.
+    pub clock: Option<RowClock>,
+    /// The table shows it.
+    pub visible: bool,
+    /// Values by column position: the table's, or those kept aside.
+    values: Vec<Value>,
+}
+
+impl LocalRow {
+    /// Its values by column position.
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+}
+
+struct Local<'a> {
+    session: &'a Session,
+    table: &'a Table,
+    values: &'a [Value],
+}
+
+impl LocalValues for Local<'_> {
+    fn value(&self, column: u32) -> ValueRef<'_> {
+        self.table.info.position(column).and_then(|i| self.values.get(i)).map_or(ValueRef::Null, Value::as_ref)
+    }
+
+    fn author_is_larger(&self, a: &Stamp, b: Option<&Stamp>) -> bool {
+        let site = |s: &Stamp| match s.author {
+            0 => self.session.origin_of(s.origin).map(|(origin, _)| origin.site).ok(),
+            row => self.session.site_of_row(row).ok(),
+        };
+        site(a) > b.and_then(site)
+    }
+}
+
+impl Session {
+    /// Reads the local row.
+    pub fn local_row(&self, table: &Table, key: &[u8], clocks: bool) -> Result<LocalRow> {
+        let clock = if clocks { self.get_clock(table, key)? } else { None };
+        if clock.as_ref().is_some_and(|c| !c.is_alive()) {
+            return Ok(LocalRow { clock, visible: false, values: Vec::new() });
+        }
+        if let Some(values) = self.row_values(table, key)? {
+            let clock = Some(clock.unwrap_or_else(RowClock::pristine));
+            return Ok(LocalRow { clock, visible: true, values });
+        }
+        let mut values = Vec::new();
+        if clock.is_some() {
+            for id in &table.column_ids {
+                values.push(self.hidden_value(table, key, *id)?);
+            }
+        }
+        Ok(LocalRow { clock, visible: false, values })
+    }
+
+    /// Merges one row entry.
+    pub fn merge_row(&self, table: &Table, key: &[u8], incoming: &Incoming<'_>, clocks: bool) -> Result<Applied> {
+        let local = self.local_row(table, key, clocks)?;
+        let view = Local { session: self, table, values: &local.values };
+        let merge_equal = self.meta()?.merge_equal;
+        let Some(decision) = decide(local.clock.as_ref(), &view, incoming, &table.column_ids, merge_equal) else {
+            return Ok(Applied::default());
+        };
+        let visible = is_visible(table, &decision.clock);
+        self.write_row(table, key, incoming, &local, &decision, visible)?;
+        self.put_clock(table, key, &decision.clock)?;
+        let entries = entries(incoming, &decision);
+        let changes = decision.won.len() as u64 + u64::from(decision.life_won && !decision.adopt_base);
+        let named_life = !matches!(incoming.kind, IncomingKind::Cells { life: None, .. });
+        let all_won = decision.won.len() == incoming.cells.len() && (decision.life_won || !named_life);
+        Ok(Applied { entries, changes: changes.max(1), all_won })
+    }
+
+    fn write_row(
+        &self,
+        table: &Table,
+        key: &[u8],
+        incoming: &Incoming<'_>,
+        local: &LocalRow,
+        decision: &Decision,
+        visible: bool,
+    ) -> Result<()> {
+        let won = || decision.won.iter().filter_map(|i| incoming.cells.get(*i));
+        let position = |column: u32| table.info.position(column);
+        match (local.visible, visible) {
+            (true, true) => {
+                let cells: Vec<(usize, ValueRef<'_>)> =
+                    won().filter_map(|c| position(c.column).map(|p| (p, c.value))).collect();
+                self.update_cells(table, key, &cells)
+            }
+            (true, false) => {
+                self.delete_row(table, key)?;
+                self.hide_won(table, key, incoming, decision)
+            }
+            (false, true) => {
+                let cells = shown_cells(table, incoming, local, decision);
+                let cells: Vec<(usize, ValueRef<'_>)> = cells.iter().map(|(p, v)| (*p, v.as_ref())).collect();
+                self.insert_cells(table, key, &cells)?;
+                if local.clock.is_some() {
+                    self.unhide(table, key)?;
+                }
+                Ok(())
+            }
+            (false, false) => {
+                if decision.new_lifetime && local.clock.as_ref().is_some_and(RowClock::is_alive) {
+                    self.unhide(table, key)?;
+                }
+                self.hide_won(table, key, incoming, decision)
+            }
+        }
+    }
+
+    fn hide_won(&self, table: &Table, key: &[u8], incoming: &Incoming<'_>, decision: &Decision) -> Result<()> {
+        for cell in decision.won.iter().filter_map(|i| incoming.cells.get(*i)) {
+            self.hide_value(table, key, cell.column, cell.value)?;
+        }
+        Ok(())
+    }
+
+    /// Runs one write to a CRR as the merge's own, so that its triggers' touches of the row are not taken for local
+    /// changes. A user's trigger that wrote the row once more is overruled (X10).
+    fn as_merge(&self, table: &Table, key: &[u8], expected: u32, write: impl Fn() -> Result<()>) -> Result<()> {
+        let outer = self.merging.replace(Some(MergingRow { table: table.info.id, key: key.to_vec(), touches: 0 }));
+        let result = write();
+        let seen = self.merging.replace(outer).map_or(0, |m| m.touches);
+        result?;
+        if seen > expected {
+            let before = self.db.set_triggers_enabled(false)?;
+            let result = write();
+            self.db.set_triggers_enabled(before)?;
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Updates cells of a visible row.
+    pub fn update_cells(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
+        if cells.is_empty() {
+            return Ok(());
+        }
+        let columns: Vec<usize> = cells.iter().map(|c| c.0).collect();
+        let words = columns
+            .iter()
+            .map(|c| c / starling_crdt::local::MASK_BITS as usize)
+            .collect::<std::collections::BTreeSet<_>>();
+        self.as_merge(table, key, words.len() as u32, || {
+            let mut update = self.of_columns(table, false, &columns)?;
+            bind_key(&mut update, table, key)?;
+            for (i, (_, value)) in cells.iter().enumerate() {
+                update.bind_value(table.info.keys.len() + 1 + i, *value)?;
+            }
+            update.execute()
+        })
+    }
+
+    /// Inserts a row that was not there.
+    pub fn insert_cells(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
+        let columns: Vec<usize> = cells.iter().map(|c| c.0).collect();
+        let outer = self.merging.replace(Some(MergingRow { table: table.info.id, key: key.to_vec(), touches: 0 }));
+        let result = (|| {
+            let mut insert = self.of_columns(table, true, &columns)?;
+            bind_key(&mut insert, table, key)?;
+            for (i, (_, value)) in cells.iter().enumerate() {
+                insert.bind_value(table.info.keys.len() + 1 + i, *value)?;
+            }
+            insert.execute()
+        })();
+        let seen = self.merging.replace(outer).map_or(0, |m| m.touches);
+        result?;
+        if seen > 1 {
+            let before = self.db.set_triggers_enabled(false)?;
+            let result = self.update_cells(table, key, cells);
+            self.db.set_triggers_enabled(before)?;
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Inserts a row whose key was never seen, all columns given; `false` if the key is taken.
+    pub fn insert_fresh(
+        &self,
+        table: &Table,
+        key: &[u8],
+        values: &[starling_crdt::value::Encoded<'_>],
+    ) -> Result<bool> {
+        {
+            let mut merging = self.merging.borrow_mut();
+            let row = merging.get_or_insert_with(MergingRow::default);
+            row.table = table.info.id;
+            row.key.clear();
+            row.key.extend_from_slice(key);
+            row.touches = 0;
+        }
+        let result = (|| {
+            let mut insert = self.of_table(Sql::InsertAll, table)?;
+            bind_key(&mut insert, table, key)?;
+            for (i, value) in values.iter().enumerate() {
+                insert.bind_value(table.info.keys.len() + 1 + i, value.value())?;
+            }
+            insert.execute()
+        })();
+        let seen = self.merging.replace(None).map_or(0, |m| m.touches);
+        result?;
+        if seen > 1 {
+            let cells: Vec<(usize, ValueRef<'_>)> = values.iter().enumerate().map(|(i, v)| (i, v.value())).collect();
+            let before = self.db.set_triggers_enabled(false)?;
+            let result = self.update_cells(table, key, &cells);
+            self.db.set_triggers_enabled(before)?;
+            result?;
+        }
+        Ok(seen > 0)
+    }
+
+    /// Deletes a visible row.
+    pub fn delete_row(&self, table: &Table, key: &[u8]) -> Result<()> {
+        let outer = self.merging.replace(Some(MergingRow { table: table.info.id, key: key.to_vec(), touches: 0 }));
+        let result = (|| {
+            let mut delete = self.of_table(Sql::DeleteRow, table)?;
+            bind_key(&mut delete, table, key)?;
+            delete.execute()
+        })();
+        self.merging.replace(outer);
+        result
+    }
+}
+
+/// A row is shown as a function of merged state alone: alive, born, and no required cell absent (X5).
+pub fn is_visible(table: &Table, clock: &RowClock) -> bool {
+    clock.is_alive() && clock.born && table.info.columns.iter().all(|c| !c.required || clock.version_of(c.id) > 0)
+}
+
+/// The cells of a row that comes into sight: what is taken now, and what was kept aside before in the same lifetime.
+fn shown_cells(table: &Table, incoming: &Incoming<'_>, local: &LocalRow, decision: &Decision) -> Vec<(usize, Value)> {
+    let mut cells = Vec::new();
+    for (position, column) in table.info.columns.iter().enumerate() {
+        let taken =
+            decision.won.iter().filter_map(|i| incoming.cells.get(*i)).find(|c| c.column == column.id && c.version > 0);
+        if let Some(cell) = taken {
+            cells.push((position, cell.value.to_owned()));
+        } else if !decision.new_lifetime && decision.clock.version_of(column.id) > 0 {
+            if let Some(value) = local.values.get(position) {
+                cells.push((position, value.clone()));
+            }
+        }
+    }
+    cells
+}
+
+/// What is logged: the life, and every taken cell that the base entry does not speak for, under its own dot.
+fn entries(incoming: &Incoming<'_>, decision: &Decision) -> Vec<MergedEntry> {
+    let mut out: Vec<MergedEntry> = Vec::new();
+    let life = match incoming.kind {
+        IncomingKind::Base { life, .. } | IncomingKind::Tombstone { life } => Some(life),
+        IncomingKind::Cells { life, .. } => life.or(decision.clock.life),
+    };
+    if let (Some(life), true) = (life, decision.life_won || decision.adopt_base) {
+        let kind = match incoming.kind {
+            IncomingKind::Tombstone { .. } => Kind::Tombstone,
+            IncomingKind::Base { .. } if decision.clock.sentinel => Kind::Rebase,
+            IncomingKind::Base { .. } => Kind::Base,
+            IncomingKind::Cells { .. } => Kind::Sentinel,
+        };
+        out.push(MergedEntry { stamp: life, kind, columns: Vec::new() });
+    }
+    for cell in decision.won.iter().filter_map(|i| incoming.cells.get(*i)).filter(|c| c.version > 0) {
+        // A base entry speaks for the cells that the clock does not list, every other cell has a mask of its own.
+        let covered = decision.adopt_base && decision.clock.cell(cell.column).is_none();
+        if covered {
+            continue;
+        }
+        match out.last_mut() {
+            Some(e)
+                if e.kind == Kind::Mask
+                    && e.stamp.same_dot(&cell.stamp)
+                    && e.stamp.seq + e.columns.len() as u64 == cell.stamp.seq
+                    && e.columns.last().is_some_and(|l| *l < cell.column) =>
+            {
+                e.columns.push(cell.column);
+            }
+            _ => out.push(MergedEntry { stamp: cell.stamp, kind: Kind::Mask, columns: vec![cell.column] }),
+        }
+    }
+    out
+}

@@ -1,0 +1,56 @@
+//! What cannot be merged here is kept, visible, served on to others, and tried again when the schema changes.
+
+use crate::session::Session;
+use crate::sqlite::Result;
+use starling_crdt::changeset::Header;
+
+impl Session {
+    /// Keeps a part whose rows could not all be merged.
+    pub fn keep_aside(&self, header: &Header, why: &[(String, String)], part: &[u8]) -> Result<()> {
+        let hash =
+            part.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3));
+        let (table, reason) = why.first().map_or(("", ""), |(t, r)| (t.as_str(), r.as_str()));
+        let mut add = self.fixed(
+            "INSERT OR IGNORE INTO main.crsql_aside(table_name, reason, site_id, epoch, version, hash, part) \
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?;
+        add.bind_text(1, table)?;
+        add.bind_text(2, reason)?;
+        add.bind_blob(3, header.dot.dot.origin.site.0.as_slice())?;
+        add.bind_int(4, header.dot.dot.origin.epoch.cast_signed())?;
+        add.bind_int(5, header.dot.dot.version.cast_signed())?;
+        add.bind_int(6, hash.cast_signed())?;
+        add.bind_blob(7, part)?;
+        add.execute()
+    }
+
+    /// Parts kept aside.
+    pub fn aside_count(&self) -> Result<i64> {
+        if !self.has_schema()? {
+            return Ok(0);
+        }
+        self.int("SELECT count(*) FROM main.crsql_aside")
+    }
+
+    /// Tries again what was kept aside. Returns the changes applied.
+    pub fn retry_aside(&self) -> Result<u64> {
+        let mut parts = Vec::new();
+        {
+            let mut all = self.fixed("SELECT id, part FROM main.crsql_aside ORDER BY id")?;
+            while all.step()? {
+                parts.push((all.column_int(0), all.column_blob(1).to_vec()));
+            }
+        }
+        let mut changes = 0;
+        for (id, part) in parts {
+            {
+                let mut drop = self.fixed("DELETE FROM main.crsql_aside WHERE id = ?1")?;
+                drop.bind_int(1, id)?;
+                drop.execute()?;
+            }
+            // What still cannot be merged puts itself aside again.
+            changes += self.merge_aside(&part)?;
+        }
+        Ok(changes)
+    }
+}

@@ -1,0 +1,234 @@
+//! The catalogue: which tables are CRRs, under which ids their tables and columns are known, and whether the schema still
+//! agrees with it.
+
+use crate::schema::{self, TableInfo};
+use crate::session::{corrupt, Session, Sql};
+use crate::sqlgen;
+use crate::sqlite::Result;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// A CRR as this connection knows it.
+#[derive(Debug)]
+pub struct Table {
+    /// Its shape, with stable ids.
+    pub info: TableInfo,
+    /// Ids of its columns, in their order.
+    pub column_ids: Vec<u32>,
+    /// The row clock statements.
+    rows: String,
+}
+
+/// The CRRs of the file, read when first needed and whenever the schema has changed.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    schema_version: Option<i64>,
+    data_version: Option<i64>,
+    by_id: BTreeMap<u32, Rc<Table>>,
+    by_name: BTreeMap<String, u32>,
+}
+
+impl Table {
+    pub(crate) fn new(info: TableInfo) -> Self {
+        let rows = format!("main.crsql_rows_{}", info.id);
+        Self { column_ids: info.column_ids(), rows, info }
+    }
+
+    /// The text of a per-table statement.
+    pub fn sql(&self, kind: Sql) -> String {
+        let rows = &self.rows;
+        match kind {
+            Sql::Fixed(sql) => sql.to_string(),
+            Sql::SelectRow => sqlgen::select_row(&self.info),
+            Sql::RowExists => sqlgen::row_exists(&self.info),
+            Sql::InsertAll => sqlgen::insert_row(&self.info, &(0..self.info.columns.len()).collect::<Vec<_>>()),
+            Sql::DeleteRow => sqlgen::delete_row(&self.info),
+            Sql::GetClock => format!("SELECT clock FROM {rows} WHERE key = ?1"),
+            Sql::PutClock => format!("INSERT OR REPLACE INTO {rows}(key, clock) VALUES(?1, ?2)"),
+            Sql::DropClock => format!("DELETE FROM {rows} WHERE key = ?1"),
+            Sql::AnyClock => format!("SELECT 1 FROM {rows} LIMIT 1"),
+        }
+    }
+}
+
+impl Session {
+    /// Forgets what another connection or a schema change has made stale.
+    pub fn refresh(&self) -> Result<()> {
+        let data = self.int("PRAGMA main.data_version")?;
+        let schema = self.int("PRAGMA main.schema_version")?;
+        let mut catalog = self.catalog.borrow_mut();
+        if catalog.data_version.replace(data) != Some(data) {
+            self.meta.replace(None);
+        }
+        if catalog.schema_version.replace(schema) != Some(schema) {
+            catalog.by_id.clear();
+            catalog.by_name.clear();
+            drop(catalog);
+            self.forget_schema();
+        }
+        Ok(())
+    }
+
+    /// Forgets the catalogue after a change of our own to it.
+    pub fn forget_catalog(&self) {
+        let mut catalog = self.catalog.borrow_mut();
+        catalog.by_id.clear();
+        catalog.by_name.clear();
+        drop(catalog);
+        self.forget_schema();
+    }
+
+    /// An active CRR by id.
+    pub fn table(&self, id: u32) -> Result<Option<Rc<Table>>> {
+        if let Some(table) = self.catalog.borrow().by_id.get(&id) {
+            return Ok(Some(Rc::clone(table)));
+        }
+        let name = {
+            let mut find = self.fixed("SELECT name FROM main.crsql_table WHERE id = ?1 AND active = 1")?;
+            find.bind_int(1, i64::from(id))?;
+            if !find.step()? {
+                return Ok(None);
+            }
+            schema::text(find.column_text(0))
+        };
+        self.load(&name)
+    }
+
+    /// An active CRR by name.
+    pub fn table_named(&self, name: &str) -> Result<Option<Rc<Table>>> {
+        let known = self.catalog.borrow().by_name.get(&name.to_lowercase()).copied();
+        if let Some(id) = known {
+            return self.table(id);
+        }
+        let listed = {
+            let mut find =
+                self.fixed("SELECT name FROM main.crsql_table WHERE lower(name) = lower(?1) AND active = 1")?;
+            find.bind_text(1, name)?;
+            if find.step()? {
+                Some(schema::text(find.column_text(0)))
+            } else {
+                None
+            }
+        };
+        match listed {
+            Some(name) => self.load(&name),
+            None => Ok(None),
+        }
+    }
+
+    /// Names of all active CRRs.
+    pub fn table_names(&self) -> Result<Vec<String>> {
+        let mut stmt = self.fixed("SELECT name FROM main.crsql_table WHERE active = 1 ORDER BY id")?;
+        let mut names = Vec::new();
+        while stmt.step()? {
+            names.push(schema::text(stmt.column_text(0)));
+        }
+        Ok(names)
+    }
+
+    fn load(&self, name: &str) -> Result<Option<Rc<Table>>> {
+        let Some(mut info) = schema::read(self.db, name)? else { return Ok(None) };
+        self.fill_ids(&mut info)?;
+        // Columns that the catalogue does not know yet were added outside; they are armed by `resume`.
+        info.columns.retain(|c| c.id != 0);
+        let table = Rc::new(Table::new(info));
+        let mut catalog = self.catalog.borrow_mut();
+        catalog.by_name.insert(table.info.name.to_lowercase(), table.info.id);
+        catalog.by_id.insert(table.info.id, Rc::clone(&table));
+        Ok(Some(table))
+    }
+
+    /// Fills in the ids that the catalogue has given to a table and its columns; 0 where it has given none.
+    pub fn fill_ids(&self, info: &mut TableInfo) -> Result<()> {
+        {
+            let mut find = self.fixed("SELECT id, generation FROM main.crsql_table WHERE name = ?1")?;
+            find.bind_text(1, &info.name)?;
+            if !find.step()? {
+                return Ok(());
+            }
+            info.id = u32::try_from(find.column_int(0)).map_err(|e| corrupt("crsql_table", e))?;
+            info.generation = u32::try_from(find.column_int(1)).map_err(|e| corrupt("crsql_table", e))?;
+        }
+        let mut columns = self
+            .fixed("SELECT id, name, born FROM main.crsql_column WHERE table_id = ?1 AND died IS NULL ORDER BY id")?;
+        columns.bind_int(1, i64::from(info.id))?;
+        while columns.step()? {
+            let id = u32::try_from(columns.column_int(0)).map_err(|e| corrupt("crsql_column", e))?;
+            let name = columns.column_text(1);
+            let born = u32::try_from(columns.column_int(2)).map_err(|e| corrupt("crsql_column", e))?;
+            for column in info.keys.iter_mut().chain(&mut info.columns) {
+                if column.name.as_bytes() == name {
+                    column.id = id;
+                    column.born = born;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Registers a table, or resumes the registration it had: gives ids to it and to columns that have none. Returns
+    /// whether it was registered before.
+    pub fn register(&self, info: &mut TableInfo) -> Result<bool> {
+        self.fill_ids(info)?;
+        let known = info.id != 0;
+        if known {
+            self.set_active(info.id, true)?;
+        } else {
+            let mut add =
+                self.fixed("INSERT INTO main.crsql_table(name, generation, active, int_key) VALUES(?1, 1, 1, ?2)")?;
+            add.bind_text(1, &info.name)?;
+            add.bind_int(2, i64::from(info.int_key))?;
+            add.execute()?;
+            info.id = u32::try_from(self.db.last_insert_rowid()).map_err(|e| corrupt("crsql_table", e))?;
+        }
+        self.add_columns(info)?;
+        self.db.exec(&sqlgen::create_rows_table(info.id, info.int_key))?;
+        self.forget_catalog();
+        Ok(known)
+    }
+
+    /// Sets whether a table is a CRR at present.
+    pub fn set_active(&self, id: u32, active: bool) -> Result<()> {
+        let mut set = self.fixed("UPDATE main.crsql_table SET active = ?2 WHERE id = ?1")?;
+        set.bind_int(1, i64::from(id))?;
+        set.bind_int(2, i64::from(active))?;
+        set.execute()
+    }
+
+    /// Gives ids to columns that have none; a set of columns that changed is a new generation.
+    fn add_columns(&self, info: &mut TableInfo) -> Result<()> {
+        let mut next = {
+            let mut max = self.fixed("SELECT coalesce(max(id), 0) + 1 FROM main.crsql_column WHERE table_id = ?1")?;
+            max.bind_int(1, i64::from(info.id))?;
+            max.step()?;
+            u32::try_from(max.column_int(0)).map_err(|e| corrupt("crsql_column", e))?
+        };
+        let fresh = next > 1;
+        if fresh && info.columns.iter().any(|c| c.id == 0) {
+            info.generation += 1;
+            let mut set = self.fixed("UPDATE main.crsql_table SET generation = ?2 WHERE id = ?1")?;
+            set.bind_int(1, i64::from(info.id))?;
+            set.bind_int(2, i64::from(info.generation))?;
+            set.execute()?;
+        }
+        let (id, generation) = (info.id, info.generation);
+        let keys = info.keys.len();
+        for (i, column) in info.keys.iter_mut().chain(&mut info.columns).enumerate() {
+            if column.id != 0 {
+                continue;
+            }
+            column.id = next;
+            column.born = generation;
+            next += 1;
+            let mut add = self
+                .fixed("INSERT INTO main.crsql_column(table_id, id, name, is_key, born) VALUES(?1, ?2, ?3, ?4, ?5)")?;
+            add.bind_int(1, i64::from(id))?;
+            add.bind_int(2, i64::from(column.id))?;
+            add.bind_text(3, &column.name)?;
+            add.bind_int(4, i64::from(i < keys))?;
+            add.bind_int(5, i64::from(generation))?;
+            add.execute()?;
+        }
+        Ok(())
+    }
+}

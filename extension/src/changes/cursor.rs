@@ -1,0 +1,301 @@
+//! Scanning `crsql_changes`: record by record, entry by entry, cell by cell.
+
+use super::plan::{self, Plan};
+use super::{column, ChangesTable};
+use crate::catalog::Table;
+use crate::live::base_seq;
+use crate::log::{flags, Record};
+use crate::session::{corrupt, Session};
+use crate::sqlite::{Args, ColumnOut, Result, VTabCursor};
+use starling_crdt::key;
+use starling_crdt::log_chunk::{ChunkReader, Entry, Kind};
+use starling_crdt::row_clock::{RowClock, Stamp};
+use starling_crdt::{SiteId, Value};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+/// One row of the result.
+struct Row {
+    table: Rc<Table>,
+    key: Rc<[u8]>,
+    /// Position of the column; `None` for a `'-1'` row.
+    cell: Option<usize>,
+    value: Value,
+    col_version: u64,
+    cl: u64,
+    seq: u64,
+    site: SiteId,
+}
+
+/// A scan.
+#[derive(Default)]
+pub struct ChangesCursor {
+    plan: Option<Plan>,
+    record: Option<Record>,
+    site: SiteId,
+    next_chunk: u64,
+    rows: VecDeque<Row>,
+    tables: BTreeMap<u32, Option<(Rc<Table>, bool)>>,
+    rowid: i64,
+    done: bool,
+}
+
+impl VTabCursor for ChangesCursor {
+    type Table = ChangesTable;
+
+    fn filter(&mut self, table: &ChangesTable, _: i32, codes: &str, args: &Args<'_>) -> Result<()> {
+        *self = Self { plan: Some(plan::read(codes, args)), ..Self::default() };
+        let session = &table.session;
+        if !session.has_schema()? || self.plan.as_ref().is_some_and(|p| p.nothing) {
+            self.done = true;
+            return Ok(());
+        }
+        // A transaction sees its own changes.
+        session.flush()?;
+        session.refresh()?;
+        self.fill(session)
+    }
+
+    fn next(&mut self, table: &ChangesTable) -> Result<()> {
+        self.rows.pop_front();
+        self.rowid += 1;
+        self.fill(&table.session)
+    }
+
+    fn eof(&self) -> bool {
+        self.done
+    }
+
+    fn column(&self, _: &ChangesTable, i: usize, out: &mut ColumnOut<'_>) -> Result<()> {
+        let (Some(row), Some(record)) = (self.rows.front(), self.record.as_ref()) else { return Ok(()) };
+        match i {
+            column::TABLE => out.set_text(&row.table.info.name),
+            column::PK => {
+                let columns = key::decode(&row.key, row.table.info.keys.len()).map_err(|e| corrupt("a key", e))?;
+                let packed = key::pack(columns.iter().map(|c| c.value())).map_err(|e| corrupt("a key", e))?;
+                out.set_blob(packed);
+            }
+            column::CID => {
+                let name = row.cell.and_then(|p| row.table.info.columns.get(p)).map_or("-1", |c| &c.name);
+                out.set_text(name);
+            }
+            column::VAL => out.set_value(row.value.as_ref()),
+            column::COL_VERSION => out.set_int(row.col_version.cast_signed()),
+            column::DB_VERSION => out.set_int(record.db_version.cast_signed()),
+            column::SITE_ID => out.set_blob(row.site.0),
+            column::CL => out.set_int(row.cl.cast_signed()),
+            column::SEQ => out.set_int(row.seq.cast_signed()),
+            column::ORIGIN_VERSION => out.set_int(record.version.cast_signed()),
+            column::COMMIT_MS => out.set_int(i64::try_from(record.commit_ms).unwrap_or(i64::MAX)),
+            _ => out.set_null(),
+        }
+        Ok(())
+    }
+
+    fn rowid(&self) -> i64 {
+        self.rowid
+    }
+}
+
+impl ChangesCursor {
+    /// Reads on until there is a row, or nothing more.
+    fn fill(&mut self, session: &Session) -> Result<()> {
+        while self.rows.is_empty() && !self.done {
+            let more = self.record.as_ref().is_some_and(|r| self.next_chunk <= r.chunks);
+            if more {
+                self.read_chunks(session)?;
+            } else {
+                self.next_record(session)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_record(&mut self, session: &Session) -> Result<()> {
+        let Some(plan) = &self.plan else { return Ok(()) };
+        let after = self.record.as_ref().map_or(plan.lo.saturating_sub(1), |r| r.db_version);
+        let next = session.record_after(after)?.filter(|r| r.db_version <= plan.hi);
+        let Some(record) = next else {
+            self.done = true;
+            return Ok(());
+        };
+        self.site = session.origin_of(record.origin)?.0.site;
+        let mixed = record.flags & flags::GROUP != 0;
+        let skip = match &plan.site {
+            Some((wanted, site)) if !mixed => (self.site.0.as_slice() == site.as_slice()) != *wanted,
+            _ => false,
+        };
+        self.next_chunk = if skip { record.chunks + 1 } else { 0 };
+        self.record = Some(record);
+        Ok(())
+    }
+
+    fn read_chunks(&mut self, session: &Session) -> Result<()> {
+        let Some(record) = self.record.clone() else { return Ok(()) };
+        let unsorted = record.flags & flags::UNSORTED != 0;
+        loop {
+            let bytes = match self.next_chunk {
+                0 => record.entries.clone(),
+                n => record.chunk(session, n - 1)?,
+            };
+            self.next_chunk += 1;
+            let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
+            while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
+                self.entry(session, &record, &entry, reader.key(), reader.columns())?;
+            }
+            if !unsorted || self.next_chunk > record.chunks {
+                break;
+            }
+        }
+        if unsorted {
+            self.rows.make_contiguous().sort_by_key(|r| r.seq);
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, session: &Session, id: u32) -> Result<Option<(Rc<Table>, bool)>> {
+        if let Some(known) = self.tables.get(&id) {
+            return Ok(known.clone());
+        }
+        let known = match session.table(id)? {
+            Some(table) => {
+                let clocks = session.any_clock(&table)?;
+                Some((table, clocks))
+            }
+            None => None,
+        };
+        self.tables.insert(id, known.clone());
+        Ok(known)
+    }
+
+    fn entry(&mut self, session: &Session, record: &Record, entry: &Entry, key: &[u8], columns: &[u32]) -> Result<()> {
+        let Some((table, clocks)) = self.table(session, entry.table.id)? else { return Ok(()) };
+        let clock = if clocks { session.get_clock(&table, key)? } else { None };
+        let key: Rc<[u8]> = Rc::from(key);
+        match entry.kind {
+            Kind::Base | Kind::Rebase if record.is_base(entry, clock.as_ref()) => {
+                self.base(session, &table, &key, entry, clock.as_ref())
+            }
+            Kind::Mask => match clock {
+                Some(clock) if clock.is_alive() => self.mask(session, record, &table, &key, entry, columns, &clock),
+                _ => Ok(()),
+            },
+            Kind::Tombstone | Kind::Sentinel if record.is_life(entry, clock.as_ref()) => {
+                let Some(clock) = clock else { return Ok(()) };
+                let author = clock.life.map_or(0, |l| l.author);
+                self.life(session, &table, &key, clock.cl, entry.seq, author)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn life(
+        &mut self,
+        session: &Session,
+        table: &Rc<Table>,
+        key: &Rc<[u8]>,
+        cl: u64,
+        seq: u64,
+        author: u32,
+    ) -> Result<()> {
+        let site = self.author(session, author)?;
+        self.rows.push_back(Row {
+            table: Rc::clone(table),
+            key: Rc::clone(key),
+            cell: None,
+            value: Value::Null,
+            col_version: cl,
+            cl,
+            seq,
+            site,
+        });
+        Ok(())
+    }
+
+    fn author(&self, session: &Session, author: u32) -> Result<SiteId> {
+        if author == 0 {
+            Ok(self.site)
+        } else {
+            session.site_of_row(author)
+        }
+    }
+
+    fn base(
+        &mut self,
+        session: &Session,
+        table: &Rc<Table>,
+        key: &Rc<[u8]>,
+        entry: &Entry,
+        clock: Option<&RowClock>,
+    ) -> Result<()> {
+        let values = session.local_row(table, key, clock.is_some())?;
+        if !values.visible && clock.is_none() {
+            // Written without triggers: there is no such row.
+            return Ok(());
+        }
+        let cl = clock.map_or(1, |c| c.cl);
+        let author = clock.and_then(|c| c.life.as_ref()).map_or(0, |l| l.author);
+        if entry.kind == Kind::Rebase || table.info.columns.is_empty() {
+            self.life(session, table, key, cl, entry.seq, author)?;
+        }
+        let base_version = clock.map_or(1, |c| c.base_version);
+        if base_version == 0 {
+            return Ok(());
+        }
+        let site = self.author(session, author)?;
+        for (position, column) in table.info.columns.iter().enumerate() {
+            let listed = clock.is_some_and(|c| c.cell(column.id).is_some());
+            if listed || column.born > entry.table.generation {
+                continue;
+            }
+            self.rows.push_back(Row {
+                table: Rc::clone(table),
+                key: Rc::clone(key),
+                cell: Some(position),
+                value: values.value_at(position).to_owned(),
+                col_version: base_version,
+                cl,
+                seq: base_seq(table, entry, position),
+                site,
+            });
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn mask(
+        &mut self,
+        session: &Session,
+        record: &Record,
+        table: &Rc<Table>,
+        key: &Rc<[u8]>,
+        entry: &Entry,
+        columns: &[u32],
+        clock: &RowClock,
+    ) -> Result<()> {
+        let mut values = None;
+        for (i, id) in columns.iter().enumerate() {
+            let live = |stamp: &Stamp| record.is_at(stamp, entry.seq + i as u64);
+            let (Some(cell), Some(position)) = (clock.cell(*id).filter(|c| live(&c.stamp)), table.info.position(*id))
+            else {
+                continue;
+            };
+            if values.is_none() {
+                values = Some(session.local_row(table, key, true)?);
+            }
+            let value = values.as_ref().map_or(Value::Null, |v| v.value_at(position).to_owned());
+            let site = self.author(session, cell.stamp.author)?;
+            self.rows.push_back(Row {
+                table: Rc::clone(table),
+                key: Rc::clone(key),
+                cell: Some(position),
+                value,
+                col_version: cell.version,
+                cl: clock.cl,
+                seq: entry.seq + i as u64,
+                site,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! `crsql_changes`: what changed, to be read; what changed elsewhere, to be inserted.
+
+mod cursor;
+mod insert;
+mod plan;
+
+use crate::session::Shared;
+use crate::sqlite::{Change, Db, Error, IndexInfo, Result, VTab};
+use cursor::ChangesCursor;
+
+/// The table.
+pub struct ChangesTable {
+    session: Shared,
+}
+
+/// Columns by position. The first nine are the public ones; the rest are hidden.
+pub mod column {
+    /// TEXT
+    pub const TABLE: usize = 0;
+    /// BLOB, packed
+    pub const PK: usize = 1;
+    /// TEXT, `-1` for a row's own life
+    pub const CID: usize = 2;
+    /// any
+    pub const VAL: usize = 3;
+    /// INTEGER
+    pub const COL_VERSION: usize = 4;
+    /// INTEGER
+    pub const DB_VERSION: usize = 5;
+    /// BLOB
+    pub const SITE_ID: usize = 6;
+    /// INTEGER
+    pub const CL: usize = 7;
+    /// INTEGER
+    pub const SEQ: usize = 8;
+    /// INTEGER, hidden: the version at the origin
+    pub const ORIGIN_VERSION: usize = 9;
+    /// INTEGER, hidden: commit time at the origin, milliseconds
+    pub const COMMIT_MS: usize = 10;
+}
+
+const SCHEMA: &str = "CREATE TABLE x([table] TEXT NOT NULL, pk BLOB NOT NULL, cid TEXT NOT NULL, val ANY, \
+                      col_version INTEGER NOT NULL, db_version INTEGER NOT NULL, site_id BLOB NOT NULL, \
+                      cl INTEGER NOT NULL, seq INTEGER NOT NULL, origin_version INTEGER HIDDEN, commit_ms INTEGER HIDDEN)";
+
+impl VTab for ChangesTable {
+    type Aux = Shared;
+    type Cursor = ChangesCursor;
+    const WRITABLE: bool = true;
+    const TRANSACTIONAL: bool = false;
+
+    fn connect(_db: Db, aux: &Shared) -> Result<(String, Self)> {
+        Ok((SCHEMA.to_string(), Self { session: aux.clone() }))
+    }
+
+    fn best_index(&self, info: &mut IndexInfo<'_>) -> Result<()> {
+        plan::best_index(info);
+        Ok(())
+    }
+
+    fn open(&self) -> Result<ChangesCursor> {
+        Ok(ChangesCursor::default())
+    }
+
+    fn update(&self, _db: Db, change: Change<'_>) -> Result<i64> {
+        match change {
+            Change::Insert { values, .. } => insert::insert(&self.session, &values).map(|()| 0),
+            Change::Update { .. } => {
+                Err(Error::msg("crsql_changes: UPDATE is not possible; change the tables themselves"))
+            }
+            Change::Delete { .. } => {
+                Err(Error::msg("crsql_changes: DELETE is not possible; change the tables themselves"))
+            }
+        }
+    }
+
+    fn disconnect(&self) {
+        self.session.finalize_statements();
+    }
+}

@@ -1,0 +1,217 @@
+//! The flush: from the journal's touches to row clocks and log entries of this transaction's local dot.
+//!
+//! Runs inside the application's own commit (xSync), or earlier where the journal is full or `crsql_changes` is read. It
+//! must leave `last_insert_rowid()` as it was.
+
+use crate::catalog::Table;
+use crate::journal::{JournalTouch, Touches};
+use crate::log::LogWriter;
+use crate::session::{corrupt, Session};
+use crate::sqlite::Result;
+use starling_crdt::local::{fold, Before, Touch, TouchKind};
+use starling_crdt::log_chunk::Kind;
+use starling_crdt::row_clock::{RowClock, Stamp};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// An entry that waits for its place in seq order.
+struct Waiting {
+    seq: u64,
+    kind: Kind,
+    /// Index of a touch of the same key.
+    touch: usize,
+    columns: Vec<u32>,
+}
+
+/// A table that the batch touches, and whether any of its rows has a clock.
+struct Touched {
+    table: Rc<Table>,
+    clocks: bool,
+}
+
+impl Session {
+    /// Writes what the journal holds. Nothing is lost when it fails: the journal keeps it.
+    pub fn flush(&self) -> Result<()> {
+        self.flush_nine()?;
+        if self.journal.borrow().is_empty() {
+            return Ok(());
+        }
+        let touches = self.journal.borrow_mut().take();
+        let rowid = self.db.last_insert_rowid();
+        let result = self.flush_touches(&touches);
+        self.db.set_last_insert_rowid(rowid);
+        if result.is_err() {
+            self.journal.borrow_mut().put_back(touches);
+        }
+        result
+    }
+
+    /// Logs what nine-value inserts have merged so far.
+    pub fn flush_nine(&self) -> Result<()> {
+        if self.tx.borrow().nine.is_empty() {
+            return Ok(());
+        }
+        let rowid = self.db.last_insert_rowid();
+        let mut record = self.tx.borrow().local.map_or_else(|| self.open_local(), Ok)?;
+        record.flags |= crate::log::flags::GROUP;
+        let entries = std::mem::take(&mut self.tx.borrow_mut().nine);
+        let result = (|| {
+            let mut writer = LogWriter::new(self, record);
+            for e in &entries {
+                writer.push(e.kind, e.table, &e.key, e.seq, &e.columns)?;
+            }
+            writer.finish()
+        })();
+        self.db.set_last_insert_rowid(rowid);
+        let mut tx = self.tx.borrow_mut();
+        match result {
+            Ok(record) => {
+                tx.local = Some(record);
+                Ok(())
+            }
+            Err(e) => {
+                tx.nine = entries;
+                Err(e)
+            }
+        }
+    }
+
+    fn flush_touches(&self, touches: &Touches) -> Result<()> {
+        let mut tables = BTreeMap::new();
+        let record = self.open_local()?;
+        let dot = Stamp { origin: record.origin, version: record.header.dot.version, seq: 0, author: 0 };
+        let mut writer = LogWriter::new(self, record);
+        let mut wrote = false;
+        if touches.all_single() && self.plain_inserts(touches, &mut tables)? {
+            for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
+                let table = &touched(&tables, touch)?.table;
+                writer.push(Kind::Base, table.info.log_ref(), touches.key(touch), touch.seq, &[])?;
+                wrote = true;
+            }
+        } else {
+            let mut waiting = Vec::with_capacity(touches.len());
+            let superseded = self.fold_keys(touches, &mut tables, dot, &mut waiting)?;
+            waiting.sort_by_key(|w| w.seq);
+            writer.superseded(superseded);
+            for entry in &waiting {
+                let Some(touch) = touches.get(entry.touch) else { continue };
+                let table = &touched(&tables, touch)?.table;
+                writer.push(entry.kind, table.info.log_ref(), touches.key(touch), entry.seq, &entry.columns)?;
+                wrote = true;
+            }
+        }
+        if wrote {
+            let record = writer.finish()?;
+            self.tx.borrow_mut().local = Some(record);
+        }
+        Ok(())
+    }
+
+    /// Whether the batch is nothing but inserts into tables without any row clock: then no row needs a look.
+    fn plain_inserts(&self, touches: &Touches, tables: &mut BTreeMap<u32, Touched>) -> Result<bool> {
+        let mut plain = true;
+        for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
+            if !tables.contains_key(&touch.table) {
+                let table = self.touched_table(touch.table)?;
+                let clocks = self.any_clock(&table)?;
+                tables.insert(touch.table, Touched { table, clocks });
+            }
+            let simple = matches!(touch.kind, TouchKind::Insert { replace: false, moved: false });
+            plain &= simple && tables.get(&touch.table).is_some_and(|t| !t.clocks);
+        }
+        Ok(plain)
+    }
+
+    fn touched_table(&self, id: u32) -> Result<Rc<Table>> {
+        self.table(id)?
+            .ok_or_else(|| corrupt("crsql_table", format!("a trigger names table {id}, which is not listed")))
+    }
+
+    /// Folds each key's touches, in key order so that neighbours in the row clock table are written together.
+    fn fold_keys(
+        &self,
+        touches: &Touches,
+        tables: &mut BTreeMap<u32, Touched>,
+        dot: Stamp,
+        waiting: &mut Vec<Waiting>,
+    ) -> Result<u64> {
+        let mut lasts = touches.last_of_each_key();
+        lasts.sort_by_cached_key(|i| touches.get(*i).map(|t| (t.table, touches.key(t).to_vec())));
+        let (mut chain, mut superseded) = (Vec::new(), 0);
+        for last in lasts {
+            let Some(touch) = touches.get(last) else { continue };
+            if !tables.contains_key(&touch.table) {
+                let table = self.touched_table(touch.table)?;
+                let clocks = self.any_clock(&table)?;
+                tables.insert(touch.table, Touched { table, clocks });
+            }
+            let touched = touched(tables, touch)?;
+            touches.chain(last, &mut chain);
+            let key = touches.key(touch);
+            let before = if touched.clocks { self.get_clock(&touched.table, key)? } else { None };
+            superseded += self.fold_key(&touched.table, key, &chain, before.as_ref(), dot, last, waiting)?;
+        }
+        Ok(superseded)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn fold_key(
+        &self,
+        table: &Table,
+        key: &[u8],
+        chain: &[JournalTouch],
+        clock: Option<&RowClock>,
+        dot: Stamp,
+        last: usize,
+        waiting: &mut Vec<Waiting>,
+    ) -> Result<u64> {
+        let touches: Vec<Touch> = chain.iter().map(|t| Touch { kind: t.kind, seq: t.seq }).collect();
+        let hidden = clock.is_some_and(|c| c.is_alive() && !c.born);
+        let exists = self.exists_at_end(table, key, &touches)?;
+        let outcome = fold(&Before { clock, hidden, exists }, &touches, &table.column_ids, dot);
+        if clock.is_some_and(|c| c.is_alive()) && self.anything_hidden(table, key, clock)? {
+            self.unhide(table, key)?;
+        }
+        match (&outcome.clock, clock) {
+            (Some(new), _) => self.put_clock(table, key, new)?,
+            (None, Some(_)) => self.drop_clock(table, key)?,
+            (None, None) => {}
+        }
+        let mut superseded = 0;
+        for entry in outcome.entries {
+            superseded += match entry.kind {
+                Kind::Mask => entry.columns.len() as u64,
+                Kind::Base => 0,
+                _ => table.column_ids.len() as u64 + 1,
+            };
+            waiting.push(Waiting { seq: entry.seq, kind: entry.kind, touch: last, columns: entry.columns });
+        }
+        Ok(superseded)
+    }
+
+    fn anything_hidden(&self, table: &Table, key: &[u8], clock: Option<&RowClock>) -> Result<bool> {
+        Ok(clock.is_some_and(|c| !c.born || c.base_version == 0) && !self.row_shows_all(table, key)?)
+    }
+
+    /// Whether no value is kept aside for a row.
+    fn row_shows_all(&self, table: &Table, key: &[u8]) -> Result<bool> {
+        let mut any = self.fixed("SELECT 1 FROM main.crsql_hidden WHERE table_id = ?1 AND key = ?2 LIMIT 1")?;
+        any.bind_int(1, i64::from(table.info.id))?;
+        any.bind_blob(2, key)?;
+        Ok(!any.step()?)
+    }
+
+    /// Whether the row is there now. Asked only where the touches do not say it by themselves.
+    fn exists_at_end(&self, table: &Table, key: &[u8], touches: &[Touch]) -> Result<bool> {
+        let mut moves = touches.iter().filter(|t| !matches!(t.kind, TouchKind::Update { .. }));
+        match (moves.next(), moves.next()) {
+            (None, _) => Ok(true),
+            (Some(t), None) => Ok(matches!(t.kind, TouchKind::Insert { .. })),
+            _ => self.row_exists(table, key),
+        }
+    }
+}
+
+fn touched<'t>(tables: &'t BTreeMap<u32, Touched>, touch: &JournalTouch) -> Result<&'t Touched> {
+    tables.get(&touch.table).ok_or_else(|| corrupt("crsql_table", format!("table {} is not listed", touch.table)))
+}

@@ -1,0 +1,244 @@
+//! The SQL functions. One table of them; a test asserts the exact list.
+
+use crate::session::Shared;
+use crate::sqlite::{create_function, Args, Db, Error, FunctionFlags, Output, Result, ValueRef};
+use starling_crdt::{key, Vector};
+
+type Function = fn(&Shared, Db, &Args<'_>) -> Result<Output>;
+
+/// May be used in triggers and views even where the schema is not trusted.
+const SAFE: FunctionFlags = FunctionFlags::INNOCUOUS;
+/// Changes the database: only in statements of the application itself.
+const DIRECT: FunctionFlags = FunctionFlags::DIRECTONLY;
+
+/// Name, number of arguments (−1 = any), flags, body.
+pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
+    ("crsql_as_crr", 1, DIRECT, as_crr),
+    ("crsql_as_crr", 2, DIRECT, as_crr),
+    ("crsql_as_table", 1, DIRECT, as_table),
+    ("crsql_site_id", 0, SAFE, site_id),
+    ("crsql_db_version", 0, SAFE, db_version),
+    ("crsql_next_db_version", 0, SAFE, next_db_version),
+    ("crsql_next_db_version", 1, SAFE, next_db_version),
+    ("crsql_rows_impacted", 0, SAFE, rows_impacted),
+    ("crsql_internal_sync_bit", 0, SAFE, sync_bit),
+    ("crsql_config_set", 2, DIRECT, config_set),
+    ("crsql_config_get", 1, SAFE, config_get),
+    ("crsql_pack_columns", -1, SAFE, pack_columns),
+    ("crsql_get_seq", 0, SAFE, get_seq),
+    ("crsql_increment_and_get_seq", 0, SAFE, increment_seq),
+    ("crsql_finalize", 0, DIRECT, finalize),
+    ("crsql_sha", 0, SAFE, sha),
+    ("starling_version", 0, SAFE, version),
+    ("starling_vector", 0, SAFE, vector),
+    ("starling_merge", 1, DIRECT, merge),
+    ("starling_claim", 1, DIRECT, claim),
+    ("starling_check", 1, DIRECT, check),
+    ("starling_new_epoch", 0, DIRECT, new_epoch),
+    ("starling_aside", 0, SAFE, aside),
+    ("starling_resume", 0, DIRECT, resume),
+    ("uuid7", 0, SAFE, uuid7),
+    ("uuid7_blob", 0, SAFE, uuid7_blob),
+];
+
+/// Registers them all.
+pub fn register(db: Db, session: &Shared) -> Result<()> {
+    for (name, n, flags, body) in FUNCTIONS {
+        create_function(db, name, *n, *flags, session.clone(), *body)?;
+    }
+    Ok(())
+}
+
+fn text<'a>(args: &Args<'a>, i: usize, function: &str, what: &str) -> Result<&'a str> {
+    match args.get(i) {
+        ValueRef::Text(t) => std::str::from_utf8(t).map_err(|_| Error::msg(format!("{function}: {what} is not UTF-8"))),
+        _ => Err(Error::msg(format!("{function}: {what} must be text"))),
+    }
+}
+
+fn ok() -> Output {
+    Output::Text("OK".to_string())
+}
+
+fn integer(v: u64) -> Output {
+    Output::Integer(v.cast_signed())
+}
+
+fn as_crr(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let first = text(args, 0, "crsql_as_crr", "the table's name")?;
+    match args.len() {
+        1 => session.as_crr(None, first)?,
+        _ => {
+            let second = text(args, 1, "crsql_as_crr", "the table's name")?;
+            if second == "portable" && session.is_table(first)? {
+                return Err(Error::msg(
+                    "crsql_as_crr: portable capture is not part of this version; load the extension in every writer",
+                ));
+            }
+            session.as_crr(Some(first), second)?;
+        }
+    }
+    Ok(ok())
+}
+
+fn as_table(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    session.as_table(text(args, 0, "crsql_as_table", "the table's name")?)?;
+    Ok(ok())
+}
+
+fn site_id(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    session.ensure_schema()?;
+    Ok(Output::Blob(session.meta()?.site.0.to_vec()))
+}
+
+fn db_version(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    session.committed_version().map(integer)
+}
+
+fn next_db_version(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let given = match args.get(0) {
+        ValueRef::Null => 0,
+        ValueRef::Integer(v) => {
+            u64::try_from(v).map_err(|_| Error::msg("crsql_next_db_version: a version is not negative"))?
+        }
+        _ => return Err(Error::msg("crsql_next_db_version: the version must be an integer")),
+    };
+    session.next_version(given).map(integer)
+}
+
+fn rows_impacted(session: &Shared, db: Db, _: &Args<'_>) -> Result<Output> {
+    let n = if db.is_autocommit() { 0 } else { session.tx.borrow().rows_impacted };
+    Ok(Output::Integer(n))
+}
+
+fn sync_bit(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(Output::Integer(i64::from(session.merging.borrow().is_some())))
+}
+
+fn config_set(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let name = text(args, 0, "crsql_config_set", "the setting's name")?;
+    let value = match (name, args.get(1)) {
+        ("merge-equal-values", ValueRef::Integer(v @ (0 | 1))) => v,
+        ("merge-equal-values", _) => return Err(Error::msg("crsql_config_set: merge-equal-values is 0 or 1")),
+        _ => return Err(Error::msg(format!("crsql_config_set: unknown setting {name}; there is merge-equal-values"))),
+    };
+    session.set_config(name, value)?;
+    Ok(Output::Integer(value))
+}
+
+fn config_get(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    match text(args, 0, "crsql_config_get", "the setting's name")? {
+        "merge-equal-values" if session.has_schema()? => {
+            session.refresh()?;
+            Ok(Output::Integer(i64::from(session.meta()?.merge_equal)))
+        }
+        "merge-equal-values" => Ok(Output::Integer(0)),
+        name => Err(Error::msg(format!("crsql_config_get: unknown setting {name}; there is merge-equal-values"))),
+    }
+}
+
+fn pack_columns(_: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let values: Vec<ValueRef<'_>> = (0..args.len()).map(|i| args.get(i)).collect();
+    key::pack(values.into_iter()).map(Output::Blob).map_err(|e| Error::msg(format!("crsql_pack_columns: {e}")))
+}
+
+fn get_seq(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(integer(session.journal.borrow().next_seq()))
+}
+
+fn increment_seq(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(integer(session.journal.borrow_mut().take_seqs(1)))
+}
+
+fn finalize(_: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(Output::Text("finalized".to_string()))
+}
+
+fn sha(_: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(Output::Text(option_env!("STARLING_BUILD_SHA").unwrap_or("unknown").to_string()))
+}
+
+fn version(_: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(Output::Text(env!("CARGO_PKG_VERSION").to_string()))
+}
+
+fn vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    if !session.has_schema()? {
+        return Ok(Output::Blob(Vector::default().encode()));
+    }
+    session.refresh()?;
+    session.flush()?;
+    Ok(Output::Blob(session.vector()?.encode()))
+}
+
+fn blob<'a>(args: &Args<'a>, function: &str, what: &str) -> Result<&'a [u8]> {
+    match args.get(0) {
+        ValueRef::Blob(b) => Ok(b),
+        _ => Err(Error::msg(format!("{function}: {what} must be a blob"))),
+    }
+}
+
+fn decode_vector(bytes: &[u8], function: &str) -> Result<Vector> {
+    Vector::decode(bytes).map_err(|e| Error::msg(format!("{function}: the vector cannot be read: {e}")))
+}
+
+fn merge(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    session.merge_part(blob(args, "starling_merge", "a changeset")?).map(integer)
+}
+
+fn claim(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let vector = decode_vector(blob(args, "starling_claim", "a vector")?, "starling_claim")?;
+    session.ensure_schema()?;
+    session.atomically(|| {
+        session.join_transaction()?;
+        session.refresh()?;
+        session.claim_vector(&vector)
+    })?;
+    Ok(ok())
+}
+
+fn check(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let vector = decode_vector(blob(args, "starling_check", "a vector")?, "starling_check")?;
+    if !session.has_schema()? {
+        return Ok(Output::Null);
+    }
+    session.refresh()?;
+    Ok(session.check_vector(&vector)?.map_or(Output::Null, Output::Text))
+}
+
+fn new_epoch(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    session.ensure_schema()?;
+    session.atomically(|| {
+        session.join_transaction()?;
+        session.flush()?;
+        session.new_epoch()
+    })?;
+    Ok(ok())
+}
+
+fn aside(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    session.aside_count().map(Output::Integer)
+}
+
+fn resume(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    if !session.has_schema()? {
+        return Ok(Output::Integer(0));
+    }
+    session.resume().map(integer)
+}
+
+fn new_uuid7(session: &Shared) -> uuid::Uuid {
+    let mut random = [0u8; 10];
+    if getrandom::fill(&mut random).is_err() {
+        random[..8].copy_from_slice(&session.token().to_le_bytes());
+    }
+    uuid::Builder::from_unix_timestamp_millis(crate::log::now_ms(), &random).into_uuid()
+}
+
+fn uuid7(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(Output::Text(new_uuid7(session).hyphenated().to_string()))
+}
+
+fn uuid7_blob(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(Output::Blob(new_uuid7(session).into_bytes().to_vec()))
+}

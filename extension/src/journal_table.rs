@@ -1,0 +1,285 @@
+//! The journal's virtual table: what the triggers write to, and through it SQLite's word on begin, commit and savepoints.
+//!
+//! `update` is the hot path: one call per row that the application writes.
+
+use crate::session::{Session, Shared};
+use crate::sqlgen::{Tag, TagOp, JOURNAL, KEY_SLOTS};
+use crate::sqlite::{Args, Change, ColumnOut, Conflict, Db, Error, IndexInfo, Result, VTab, VTabCursor};
+use starling_crdt::key;
+use starling_crdt::local::TouchKind;
+use starling_crdt::ValueRef;
+
+/// The table.
+pub struct JournalTable {
+    session: Shared,
+}
+
+/// It is never read: a scan finds nothing.
+pub struct NoRows;
+
+impl VTab for JournalTable {
+    type Aux = Shared;
+    type Cursor = NoRows;
+    const WRITABLE: bool = true;
+    const TRANSACTIONAL: bool = true;
+
+    fn connect(_db: Db, aux: &Shared) -> Result<(String, Self)> {
+        let slots: Vec<String> = (0..KEY_SLOTS).map(|i| format!("k{i}")).collect();
+        Ok((format!("CREATE TABLE x(tag, mask, {})", slots.join(", ")), Self { session: aux.clone() }))
+    }
+
+    fn best_index(&self, info: &mut IndexInfo<'_>) -> Result<()> {
+        info.set_estimated_cost(1.0);
+        info.set_estimated_rows(1);
+        Ok(())
+    }
+
+    fn open(&self) -> Result<NoRows> {
+        Ok(NoRows)
+    }
+
+    fn update(&self, _db: Db, change: Change<'_>) -> Result<i64> {
+        match change {
+            Change::Insert { values, .. } => self.session.touch(&values).map(|()| 0),
+            _ => Err(Error::msg(format!("{JOURNAL} is written by triggers only"))),
+        }
+    }
+
+    fn begin(&self) -> Result<()> {
+        let mut tx = self.session.tx.borrow_mut();
+        tx.end();
+        tx.active = true;
+        drop(tx);
+        self.session.journal.borrow_mut().end();
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.session.flush()
+    }
+
+    fn commit(&self) -> Result<()> {
+        self.session.end_transaction();
+        Ok(())
+    }
+
+    fn rollback(&self) -> Result<()> {
+        self.session.end_transaction();
+        // Another connection may have gone on from what was here: read everything anew.
+        self.session.meta.replace(None);
+        self.session.forget_catalog();
+        Ok(())
+    }
+
+    fn savepoint(&self, n: i32) -> Result<()> {
+        let mut tx = self.session.tx.borrow_mut();
+        let snapshot = tx.clone_for_savepoint();
+        tx.saved.retain(|(id, _)| *id < n);
+        tx.saved.push((n, snapshot));
+        drop(tx);
+        self.session.journal.borrow_mut().savepoint(n);
+        Ok(())
+    }
+
+    fn release(&self, n: i32) -> Result<()> {
+        self.session.tx.borrow_mut().saved.retain(|(id, _)| *id < n);
+        self.session.journal.borrow_mut().release(n);
+        Ok(())
+    }
+
+    fn rollback_to(&self, n: i32) -> Result<()> {
+        self.session.journal.borrow_mut().rollback_to(n);
+        self.session.tx.borrow_mut().rollback_to(n);
+        self.session.meta.replace(None);
+        Ok(())
+    }
+
+    fn disconnect(&self) {
+        self.session.finalize_statements();
+    }
+}
+
+impl VTabCursor for NoRows {
+    type Table = JournalTable;
+    fn filter(&mut self, _: &JournalTable, _: i32, _: &str, _: &Args<'_>) -> Result<()> {
+        Ok(())
+    }
+    fn next(&mut self, _: &JournalTable) -> Result<()> {
+        Ok(())
+    }
+    fn eof(&self) -> bool {
+        true
+    }
+    fn column(&self, _: &JournalTable, _: usize, _: &mut ColumnOut<'_>) -> Result<()> {
+        Ok(())
+    }
+    fn rowid(&self) -> i64 {
+        0
+    }
+}
+
+const TAG: usize = 0;
+const MASK: usize = 1;
+const KEY: usize = 2;
+
+impl Session {
+    /// One touch, as a trigger tells it.
+    #[inline]
+    fn touch(&self, values: &Args<'_>) -> Result<()> {
+        let number = values.int(TAG);
+        if number == 0 {
+            // A merge joins the transaction: SQLite tells us of its end from now on.
+            return Ok(());
+        }
+        let tag = Tag::decode(number).ok_or_else(|| Error::msg("starling: a trigger passed a tag that is none"))?;
+        if !self.tx.borrow().checked {
+            self.check_transaction()?;
+        }
+        if self.tx.borrow().file != tag.file {
+            return Err(Error::msg(
+                "starling: this table is a CRR of an attached database file; open that file as main to write to it",
+            ));
+        }
+        if self.merging.borrow().is_some() && self.is_merging(&tag, values)? {
+            return Ok(());
+        }
+        let replace = values.on_conflict() == Conflict::Replace;
+        let mask = values.int(MASK).cast_unsigned();
+        let columns = self.column_count(tag.table)?;
+        let (kind, width) = match tag.op {
+            TagOp::Insert => {
+                let replace = replace || self.was_overwritten(values, tag.packed);
+                (TouchKind::Insert { replace, moved: false }, columns.max(1))
+            }
+            TagOp::Move => (TouchKind::Insert { replace, moved: true }, columns + 1),
+            TagOp::Delete => (TouchKind::Delete, 1),
+            TagOp::Update if mask == 0 => return Ok(()),
+            TagOp::Update => (TouchKind::Update { word: tag.word, mask }, u64::from(mask.count_ones())),
+            TagOp::Overwrite => {
+                let mut bytes = Vec::new();
+                put_key(values, tag.packed, &mut bytes);
+                self.tx.borrow_mut().overwritten = Some(bytes);
+                return Ok(());
+            }
+        };
+        let mut odd = false;
+        self.journal.borrow_mut().touch(tag.table, kind, width, |out| odd = put_key(values, tag.packed, out));
+        if odd {
+            self.check_real_key(tag.table, values, tag.packed)?;
+        }
+        if self.journal.borrow().is_full() {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a BEFORE trigger told that this key's row stands in the way of the insert that now has happened.
+    fn was_overwritten(&self, values: &Args<'_>, packed: bool) -> bool {
+        let Some(expected) = self.tx.borrow_mut().overwritten.take() else { return false };
+        let mut bytes = Vec::with_capacity(expected.len());
+        put_key(values, packed, &mut bytes);
+        bytes == expected
+    }
+
+    /// A key column that holds 1.0 or −0.0: fine where the column's type makes every number a REAL, refused where 1 and
+    /// 1.0 can both be stored.
+    fn check_real_key(&self, table: u32, values: &Args<'_>, packed: bool) -> Result<()> {
+        let Some(table) = self.table(table)? else { return Ok(()) };
+        for (i, column) in table.info.keys.iter().enumerate() {
+            let odd = packed || matches!(values.get(KEY + i), v @ ValueRef::Real(_) if !key::is_canonical(v));
+            if odd && column.affinity != crate::schema::Affinity::Real {
+                return Err(Error::new(crate::sqlite::codes::MISMATCH, ODD_KEY));
+            }
+        }
+        Ok(())
+    }
+
+    /// Once per transaction: is the catalogue still what the schema says, and which file is this?
+    fn check_transaction(&self) -> Result<()> {
+        self.refresh()?;
+        let file = self.meta()?.file;
+        let mut tx = self.tx.borrow_mut();
+        tx.checked = true;
+        tx.file = file;
+        Ok(())
+    }
+
+    fn column_count(&self, table: u32) -> Result<u64> {
+        if let Some((id, n)) = self.tx.borrow().last_table {
+            if id == table {
+                return Ok(n);
+            }
+        }
+        let known = self.table(table)?.ok_or_else(|| {
+            Error::msg("starling: a trigger names a table that is not a CRR any more; call crsql_as_crr again")
+        })?;
+        let n = known.column_ids.len() as u64;
+        self.tx.borrow_mut().last_table = Some((table, n));
+        Ok(n)
+    }
+
+    /// Whether the touch is that of the row which a merge is writing.
+    fn is_merging(&self, tag: &Tag, values: &Args<'_>) -> Result<bool> {
+        let mut merging = self.merging.borrow_mut();
+        let Some(row) = merging.as_mut().filter(|row| row.table == tag.table) else { return Ok(false) };
+        let mut bytes = Vec::with_capacity(row.key.len());
+        put_key(values, tag.packed, &mut bytes);
+        let same = bytes == row.key;
+        row.touches += u32::from(same);
+        Ok(same)
+    }
+
+    fn end_transaction(&self) {
+        self.journal.borrow_mut().end();
+        self.tx.borrow_mut().end();
+        self.merging.replace(None);
+    }
+
+    /// Makes this connection's journal part of the open transaction, so that its end is told.
+    pub fn join_transaction(&self) -> Result<()> {
+        if self.tx.borrow().active {
+            return Ok(());
+        }
+        let mut join = self.fixed(JOIN)?;
+        join.execute()
+    }
+}
+
+const JOIN: &str = "INSERT INTO starling_extension_is_not_loaded__load_starling_so__format_1(tag) VALUES(0)";
+
+const ODD_KEY: &str = "starling: a REAL key that equals an integer (such as 1.0 or -0.0) would be the same key as the \
+                       integer here and another one elsewhere; store the integer, or give the key column a type";
+
+/// Writes the key in internal form; returns whether a column is a REAL that equals an integer. −0.0 is written as 0.0,
+/// which is what a REAL column stores.
+fn put_key(values: &Args<'_>, packed: bool, out: &mut Vec<u8>) -> bool {
+    let mut odd = false;
+    let mut put = |value: ValueRef<'_>| match value {
+        ValueRef::Real(r) => {
+            odd |= !key::is_canonical(value);
+            ValueRef::Real(if r == 0.0 { 0.0 } else { r }).encode(out);
+        }
+        _ => value.encode(out),
+    };
+    if packed {
+        // crsql_pack_columns made it: what it cannot have made is taken as no columns.
+        key::unpack(values.get(KEY).bytes()).unwrap_or_default().into_iter().for_each(&mut put);
+        return odd;
+    }
+    for i in KEY..values.len().min(KEY + KEY_SLOTS) {
+        match values.get(i) {
+            // Slots that the table's key does not need.
+            ValueRef::Null => break,
+            value => put(value),
+        }
+    }
+    odd
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_join_statement_names_the_journal() {
+        assert_eq!(super::JOIN, format!("INSERT INTO {}(tag) VALUES(0)", super::JOURNAL));
+    }
+}

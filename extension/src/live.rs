@@ -1,0 +1,85 @@
+//! Which of the cells that a log entry names still belong to it (I2).
+
+use crate::catalog::Table;
+use crate::log::Record;
+use crate::session::{corrupt, Session};
+use crate::sqlite::Result;
+use starling_crdt::log_chunk::{ChunkReader, Entry, Kind};
+use starling_crdt::row_clock::{RowClock, Stamp};
+
+impl Record {
+    /// The stamp of this record's dot at a seq.
+    pub fn stamp(&self, seq: u64) -> Stamp {
+        Stamp { origin: self.origin, version: self.version, seq, author: 0 }
+    }
+
+    /// Whether a stamp is this record's dot at a seq, whoever the author.
+    pub fn is_at(&self, stamp: &Stamp, seq: u64) -> bool {
+        stamp.origin == self.origin && stamp.version == self.version && stamp.seq == seq
+    }
+
+    /// Whether a base entry is the base of the row's present lifetime. `clock` is `None` for a row without one.
+    pub fn is_base(&self, entry: &Entry, clock: Option<&RowClock>) -> bool {
+        match clock {
+            None => entry.kind == Kind::Base,
+            Some(c) if !c.is_alive() || !c.based => false,
+            Some(c) => match &c.life {
+                Some(life) => self.is_at(life, entry.seq),
+                None => c.cl == 1 && entry.kind == Kind::Base,
+            },
+        }
+    }
+
+    /// Whether a tombstone or `'-1'` entry stands for the row's present life.
+    pub fn is_life(&self, entry: &Entry, clock: Option<&RowClock>) -> bool {
+        clock.is_some_and(|c| c.life.as_ref().is_some_and(|life| self.is_at(life, entry.seq)))
+    }
+}
+
+/// The seq of the cell at a column's position under a base entry.
+pub fn base_seq(table: &Table, entry: &Entry, position: usize) -> u64 {
+    let before = table.info.columns.iter().take(position).filter(|c| c.born <= entry.table.generation).count() as u64;
+    entry.seq + before + u64::from(entry.kind == Kind::Rebase)
+}
+
+impl Session {
+    /// Calls `f` with every entry of the log, in order.
+    pub fn each_entry(&self, f: &mut dyn FnMut(&Entry, &[u8], &[u32]) -> Result<()>) -> Result<()> {
+        let mut last = 0u64;
+        while let Some(record) = self.record_after(last)? {
+            last = record.db_version;
+            for n in 0..=record.chunks {
+                let chunk = if n == 0 { record.entries.clone() } else { record.chunk(self, n - 1)? };
+                let mut reader = ChunkReader::new(&chunk).map_err(|e| corrupt("a log chunk", e))?;
+                while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
+                    f(&entry, reader.key(), reader.columns())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first record above a db_version.
+    pub fn record_after(&self, db_version: u64) -> Result<Option<Record>> {
+        // The columns are those of RECORD_COLUMNS; a test holds the two together.
+        let mut next = self.fixed(NEXT_RECORD)?;
+        next.bind_int(1, db_version.min(i64::MAX as u64).cast_signed())?;
+        if next.step()? {
+            Record::read(&next).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+const NEXT_RECORD: &str =
+    "SELECT db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, entries \
+                           FROM main.crsql_log WHERE db_version > ?1 ORDER BY db_version LIMIT 1";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_scan_reads_the_columns_that_a_record_expects() {
+        assert!(super::NEXT_RECORD.starts_with(&format!("SELECT {} ", crate::log::RECORD_COLUMNS)));
+    }
+}

@@ -1,0 +1,327 @@
+//! The log on disk: records (one or more per dot) and their chunks; no values.
+
+use crate::session::{corrupt, Session};
+use crate::sqlite::{Error, Result};
+use starling_crdt::changeset::DotHeader;
+use starling_crdt::ids::MAX_VERSION;
+use starling_crdt::log_chunk::{ChunkWriter, Kind, TableRef, CHUNK_TARGET};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Record flags.
+pub mod flags {
+    /// The record names every cell that its dot wrote: a changeset made from it may be claimed.
+    pub const WHOLE: i64 = 1;
+    /// Its dot stands for nine-value inserts that were given one db_version.
+    pub const GROUP: i64 = 2;
+    /// Its entries do not stand in seq order.
+    pub const UNSORTED: i64 = 4;
+}
+
+/// Chunks at most this long stay in the record itself.
+const INLINE_MAX: usize = 3700;
+
+/// The newest record, and the newest local dot as of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tail {
+    /// db_version of the newest record; 0 = the log is empty.
+    pub db_version: u64,
+    /// Version of the newest dot of this site in its present epoch; 0 = none yet.
+    pub last_local: u64,
+    /// Its token.
+    pub last_local_token: u64,
+}
+
+/// A record that this transaction writes.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenRecord {
+    /// Its key.
+    pub db_version: u64,
+    /// Its dot.
+    pub header: DotHeader,
+    /// Ordinal of the dot's origin.
+    pub origin: u32,
+    /// `flags`.
+    pub flags: i64,
+    chunks: u64,
+    written: bool,
+    last_seq: u64,
+}
+
+/// Milliseconds since 1970; 0 where the clock stands before that.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+impl Session {
+    /// The newest record.
+    pub fn tail(&self) -> Result<Tail> {
+        if let Some(tail) = self.tx.borrow().tail {
+            return Ok(tail);
+        }
+        let meta = self.meta()?;
+        let tail = {
+            let mut stmt = self.fixed(
+                "SELECT db_version, origin, version, token, last_local, last_local_token FROM main.crsql_log \
+                 ORDER BY db_version DESC LIMIT 1",
+            )?;
+            if stmt.step()? {
+                let db_version = stmt.column_int(0).max(0).cast_unsigned();
+                let (last, token) = if !stmt.column_is_null(2) {
+                    (stmt.column_int(4), stmt.column_int(5))
+                } else {
+                    (stmt.column_int(0), stmt.column_int(3))
+                };
+                let last = last.max(0).cast_unsigned();
+                // What lies before the present epoch belongs to another origin.
+                if last > meta.epoch_start {
+                    Tail { db_version, last_local: last, last_local_token: token.cast_unsigned() }
+                } else {
+                    Tail { db_version, ..Tail::default() }
+                }
+            } else {
+                Tail::default()
+            }
+        };
+        let mut tx = self.tx.borrow_mut();
+        if tx.active {
+            tx.tail = Some(tail);
+        }
+        Ok(tail)
+    }
+
+    /// Starts or goes on with the record of this transaction's local dot.
+    pub fn open_local(&self) -> Result<OpenRecord> {
+        let (open, requested) = {
+            let tx = self.tx.borrow();
+            (tx.local, tx.requested)
+        };
+        if let Some(record) = open.filter(|r| r.db_version >= requested) {
+            return Ok(record);
+        }
+        self.check_boot()?;
+        let meta = self.meta()?;
+        let tail = self.tail()?;
+        let db_version = (tail.db_version + 1).max(requested);
+        if db_version > MAX_VERSION {
+            return Err(Error::msg("starling: the database has used up its versions (2^62)"));
+        }
+        let mut header = DotHeader {
+            token: self.token(),
+            prev: tail.last_local,
+            prev_token: tail.last_local_token,
+            commit_ms: now_ms(),
+            ..DotHeader::default()
+        };
+        header.dot.origin.site = meta.site;
+        header.dot.origin.epoch = meta.epoch;
+        header.dot.version = db_version;
+        Ok(OpenRecord {
+            db_version,
+            header,
+            origin: meta.origin,
+            flags: flags::WHOLE,
+            chunks: 0,
+            written: false,
+            last_seq: 0,
+        })
+    }
+
+    /// Starts a record for a foreign dot, under a db_version of its own.
+    pub fn open_foreign(&self, header: &DotHeader, origin: u32, flags: i64) -> Result<OpenRecord> {
+        let tail = self.tail()?;
+        let db_version = tail.db_version + 1;
+        if db_version > MAX_VERSION {
+            return Err(Error::msg("starling: the database has used up its versions (2^62)"));
+        }
+        Ok(OpenRecord { db_version, header: *header, origin, flags, chunks: 0, written: false, last_seq: 0 })
+    }
+}
+
+/// Writes entries into a record.
+pub struct LogWriter<'s> {
+    session: &'s Session,
+    /// The record.
+    pub record: OpenRecord,
+    chunk: ChunkWriter,
+    garbage: u64,
+}
+
+impl<'s> LogWriter<'s> {
+    /// Goes on with a record.
+    pub fn new(session: &'s Session, record: OpenRecord) -> Self {
+        Self { session, record, chunk: ChunkWriter::new(), garbage: 0 }
+    }
+
+    /// Adds an entry.
+    pub fn push(&mut self, kind: Kind, table: TableRef, key: &[u8], seq: u64, columns: &[u32]) -> Result<()> {
+        if seq < self.record.last_seq {
+            self.record.flags |= flags::UNSORTED;
+        }
+        self.record.last_seq = seq;
+        self.chunk.push(kind, table, key, seq, columns);
+        if self.chunk.size() >= CHUNK_TARGET {
+            self.write_chunk()?;
+        }
+        Ok(())
+    }
+
+    /// Counts cells of older records that this one supersedes.
+    pub fn superseded(&mut self, cells: u64) {
+        self.garbage += cells;
+    }
+
+    fn write_chunk(&mut self) -> Result<()> {
+        let bytes = self.chunk.take();
+        let mut add =
+            self.session.fixed("INSERT INTO main.crsql_log_chunk(db_version, n, entries) VALUES(?1, ?2, ?3)")?;
+        add.bind_int(1, self.record.db_version.cast_signed())?;
+        add.bind_int(2, self.record.chunks.cast_signed())?;
+        add.bind_blob(3, &bytes)?;
+        add.execute()?;
+        self.record.chunks += 1;
+        Ok(())
+    }
+
+    /// As [`LogWriter::finish`], but a record without any entry is not made.
+    pub fn finish_if_any(self) -> Result<Option<OpenRecord>> {
+        if self.chunk.is_empty() && self.record.chunks == 0 && !self.record.written {
+            return Ok(None);
+        }
+        self.finish().map(Some)
+    }
+
+    /// Writes what is left; the record is then on disk as far as it goes, and may be gone on with.
+    pub fn finish(mut self) -> Result<OpenRecord> {
+        if self.record.written {
+            if !self.chunk.is_empty() {
+                self.write_chunk()?;
+            }
+            let mut set = self.session.fixed(
+                "UPDATE main.crsql_log SET chunks = ?2, flags = ?3, garbage = garbage + ?4 WHERE db_version = ?1",
+            )?;
+            set.bind_int(1, self.record.db_version.cast_signed())?;
+            set.bind_int(2, self.record.chunks.cast_signed())?;
+            set.bind_int(3, self.record.flags)?;
+            set.bind_int(4, self.garbage.cast_signed())?;
+            set.execute()?;
+            return Ok(self.record);
+        }
+        if self.record.chunks > 0 || self.chunk.size() > INLINE_MAX {
+            self.write_chunk()?;
+        }
+        let entries = self.chunk.take();
+        self.insert_record(&entries)?;
+        self.record.written = true;
+        Ok(self.record)
+    }
+
+    fn insert_record(&self, entries: &[u8]) -> Result<()> {
+        let session = self.session;
+        let (meta, tail) = (session.meta()?, session.tail()?);
+        let record = &self.record;
+        let header = &record.header;
+        let local = record.origin == meta.origin && header.dot.version == record.db_version;
+        let mut add = session.fixed(
+            "INSERT INTO main.crsql_log(db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, \
+             garbage, last_local, last_local_token, entries) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?;
+        add.bind_int(1, record.db_version.cast_signed())?;
+        add.bind_int(2, i64::from(record.origin))?;
+        add.bind_int(4, header.token.cast_signed())?;
+        add.bind_int(5, header.prev.cast_signed())?;
+        add.bind_int(6, header.prev_token.cast_signed())?;
+        add.bind_int(7, i64::try_from(header.commit_ms).unwrap_or(i64::MAX))?;
+        add.bind_int(8, record.flags)?;
+        add.bind_int(9, record.chunks.cast_signed())?;
+        add.bind_int(10, self.garbage.cast_signed())?;
+        if local {
+            add.bind_null(3)?;
+            add.bind_null(11)?;
+            add.bind_null(12)?;
+        } else {
+            add.bind_int(3, header.dot.version.cast_signed())?;
+            add.bind_int(11, tail.last_local.cast_signed())?;
+            add.bind_int(12, tail.last_local_token.cast_signed())?;
+        }
+        add.bind_blob(13, entries)?;
+        add.execute()?;
+        drop(add);
+        let (last_local, last_local_token) =
+            if local { (record.db_version, header.token) } else { (tail.last_local, tail.last_local_token) };
+        let mut tx = session.tx.borrow_mut();
+        if tx.active {
+            tx.first_version.get_or_insert(record.db_version);
+            tx.tail = Some(Tail { db_version: record.db_version, last_local, last_local_token });
+        }
+        Ok(())
+    }
+}
+
+/// A record as read.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its key.
+    pub db_version: u64,
+    /// Ordinal of the dot's origin.
+    pub origin: u32,
+    /// The dot's version.
+    pub version: u64,
+    /// The dot's token.
+    pub token: u64,
+    /// Predecessor.
+    pub prev: u64,
+    /// Predecessor's token.
+    pub prev_token: u64,
+    /// Commit time at the origin.
+    pub commit_ms: u64,
+    /// `flags`.
+    pub flags: i64,
+    /// Chunks in `crsql_log_chunk`.
+    pub chunks: u64,
+    /// The chunk that stands in the record itself.
+    pub entries: Vec<u8>,
+}
+
+/// The columns of a record, in the order that [`Record::read`] expects.
+pub const RECORD_COLUMNS: &str =
+    "db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, entries";
+
+impl Record {
+    /// Reads the present row of a statement over [`RECORD_COLUMNS`].
+    pub fn read(stmt: &crate::sqlite::Stmt) -> Result<Self> {
+        let number = |i: usize| u64::try_from(stmt.column_int(i)).map_err(|e| corrupt("crsql_log", e));
+        let db_version = number(0)?;
+        Ok(Self {
+            db_version,
+            origin: u32::try_from(number(1)?).map_err(|e| corrupt("crsql_log", e))?,
+            version: if stmt.column_is_null(2) { db_version } else { number(2)? },
+            token: number(3)?,
+            prev: number(4)?,
+            prev_token: number(5)?,
+            commit_ms: number(6)?,
+            flags: stmt.column_int(7),
+            chunks: number(8)?,
+            entries: stmt.column_blob(9).to_vec(),
+        })
+    }
+
+    /// The dot's header.
+    pub fn header(&self, session: &Session) -> Result<DotHeader> {
+        let (origin, _) = session.origin_of(self.origin)?;
+        Ok(DotHeader {
+            dot: starling_crdt::Dot { origin, version: self.version },
+            token: self.token,
+            prev: self.prev,
+            prev_token: self.prev_token,
+            commit_ms: self.commit_ms,
+        })
+    }
+
+    /// Chunk `n` of the record; the one that stands in the record itself comes first, as `None`.
+    pub fn chunk(&self, session: &Session, n: u64) -> Result<Vec<u8>> {
+        let mut get = session.fixed("SELECT entries FROM main.crsql_log_chunk WHERE db_version = ?1 AND n = ?2")?;
+        get.bind_int(1, self.db_version.cast_signed())?;
+        get.bind_int(2, n.cast_signed())?;
+        Ok(if get.step()? { get.column_blob(0).to_vec() } else { Vec::new() })
+    }
+}

@@ -1,0 +1,361 @@
+//! Merging changesets: `starling_merge(part)`.
+//!
+//! One part is merged inside the open transaction; the dot is claimed with the last part of a claimable changeset, in the
+//! same transaction. What cannot be merged here (an unknown table, a row that a constraint refuses) is kept aside and
+//! served on to others; nothing is dropped.
+
+use crate::affinity::apply_affinity;
+use crate::apply::MergedEntry;
+use crate::catalog::Table;
+use crate::log::{flags, LogWriter, OpenRecord};
+use crate::session::Session;
+use crate::sqlite::{codes, Error, Result};
+use starling_crdt::changeset::{self, DotHeader, Header, Item, PartReader, Row, RowKind, TableDef};
+use starling_crdt::decide::{Incoming, IncomingCell, IncomingKind};
+use starling_crdt::log_chunk::Kind;
+use starling_crdt::row_clock::Stamp;
+use starling_crdt::{DecodeError, Value};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// A table as a part names it, resolved here.
+struct Known<'a> {
+    def: TableDef<'a>,
+    /// The CRR of that name, and for each of the sender's columns our column id.
+    local: Option<(Rc<Table>, Vec<Option<u32>>)>,
+    /// Any row of it has a clock.
+    clocks: bool,
+    /// The sender's columns are ours, in our order.
+    same_columns: bool,
+}
+
+struct Merge<'s, 'a> {
+    session: &'s Session,
+    header: Header,
+    dots: Vec<(u32, DotHeader)>,
+    authors: Vec<u32>,
+    tables: Vec<Known<'a>>,
+    own: LogWriter<'s>,
+    /// Entries of other dots, by dot index.
+    others: BTreeMap<usize, Vec<(u32, MergedEntry, Vec<u8>)>>,
+    changes: u64,
+    all_won: bool,
+    aside: Vec<(String, String)>,
+}
+
+fn malformed(e: DecodeError) -> Error {
+    Error::new(codes::MISMATCH, format!("starling_merge: the changeset cannot be read: {e}"))
+}
+
+impl Session {
+    /// Merges one part; returns the number of changes applied.
+    ///
+    /// # Errors
+    /// Malformed bytes, a forked history, or what SQLite says; then nothing of the part is merged.
+    pub fn merge_part(&self, bytes: &[u8]) -> Result<u64> {
+        self.ensure_schema()?;
+        validate(bytes)?;
+        let rowid = self.db.last_insert_rowid();
+        let result = self.atomically(|| {
+            self.join_transaction()?;
+            self.refresh()?;
+            // Local writes of this transaction come before what is merged now.
+            self.flush()?;
+            self.merge_valid_part(bytes, false)
+        });
+        self.db.set_last_insert_rowid(rowid);
+        result
+    }
+
+    /// Merges once more a part that was kept aside; its dot may be claimed already.
+    pub fn merge_aside(&self, bytes: &[u8]) -> Result<u64> {
+        validate(bytes)?;
+        self.merge_valid_part(bytes, true)
+    }
+
+    fn merge_valid_part(&self, bytes: &[u8], again: bool) -> Result<u64> {
+        let mut reader = PartReader::new(bytes).map_err(malformed)?;
+        let header = *reader.header();
+        let origin = self.ordinal(&header.dot.dot.origin)?;
+        let version = header.dot.dot.version;
+        if !again {
+            if self.is_claimed(origin, version)? {
+                return Ok(0);
+            }
+            self.check_predecessor(origin, header.dot.prev, header.dot.prev_token)?;
+        }
+        let in_order = !again && self.next_part(origin, version, header.part);
+        let record = match self.tx.borrow().foreign {
+            Some(open) if open.origin == origin && open.header.dot == header.dot.dot && header.part > 0 => Some(open),
+            _ => None,
+        };
+        let record = match record {
+            Some(open) => open,
+            None => self.open_foreign(&header.dot, origin, if header.group { flags::GROUP } else { 0 })?,
+        };
+        let mut merge = Merge {
+            session: self,
+            header,
+            dots: vec![(origin, header.dot)],
+            authors: Vec::new(),
+            tables: Vec::new(),
+            own: LogWriter::new(self, record),
+            others: BTreeMap::new(),
+            changes: 0,
+            all_won: header.claimable && in_order,
+            aside: Vec::new(),
+        };
+        while let Some(item) = reader.next_item().map_err(malformed)? {
+            merge.item(item)?;
+        }
+        merge.finish(bytes, in_order)
+    }
+
+    /// Whether this part is the one that follows those seen of its changeset in this transaction.
+    fn next_part(&self, origin: u32, version: u64, part: u64) -> bool {
+        let mut tx = self.tx.borrow_mut();
+        let expected = match tx.parts {
+            Some((o, v, next)) if o == origin && v == version => next,
+            _ => 0,
+        };
+        if part == expected {
+            tx.parts = Some((origin, version, part + 1));
+            true
+        } else {
+            tx.parts = None;
+            false
+        }
+    }
+}
+
+/// Reads a part to its end, so that malformed bytes are refused before anything is merged.
+fn validate(bytes: &[u8]) -> Result<()> {
+    let mut reader = PartReader::new(bytes).map_err(malformed)?;
+    let mut key_columns = Vec::new();
+    while let Some(item) = reader.next_item().map_err(malformed)? {
+        match item {
+            Item::Table(def) => key_columns.push(def.key_columns),
+            Item::Row(row) => {
+                let n = key_columns.get(row.table).copied().unwrap_or(0);
+                starling_crdt::key::decode(row.key, n).map_err(malformed)?;
+            }
+            Item::Dot(_) | Item::Author(_) => {}
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Merge<'_, 'a> {
+    fn item(&mut self, item: Item<'a>) -> Result<()> {
+        match item {
+            Item::Dot(header) => {
+                let ordinal = self.session.ordinal(&header.dot.origin)?;
+                self.dots.push((ordinal, header));
+            }
+            Item::Author(site) => self.authors.push(self.session.site_row(&site)?),
+            Item::Table(def) => {
+                let known = self.resolve(def)?;
+                self.tables.push(known);
+            }
+            Item::Row(row) => self.row(&row)?,
+        }
+        Ok(())
+    }
+
+    fn resolve(&self, def: TableDef<'a>) -> Result<Known<'a>> {
+        let found = self.session.table_named(def.name)?.filter(|t| t.info.keys.len() == def.key_columns);
+        let Some(table) = found else { return Ok(Known { def, local: None, clocks: false, same_columns: false }) };
+        let ids: Vec<Option<u32>> =
+            def.columns.iter().map(|name| table.info.columns.iter().find(|c| c.name == *name).map(|c| c.id)).collect();
+        let same_columns =
+            ids.len() == table.column_ids.len() && ids.iter().zip(&table.column_ids).all(|(a, b)| *a == Some(*b));
+        let clocks = self.session.any_clock(&table)?;
+        Ok(Known { def, local: Some((table, ids)), clocks, same_columns })
+    }
+
+    fn stamp(&self, stamp: &changeset::Stamp) -> Stamp {
+        let (origin, header) = self.dots.get(stamp.dot).copied().unwrap_or_default();
+        let author = stamp.author.and_then(|i| self.authors.get(i)).copied().unwrap_or(0);
+        Stamp { origin, version: header.dot.version, seq: stamp.seq, author }
+    }
+
+    fn row(&mut self, row: &Row<'a>) -> Result<()> {
+        let Some(known) = self.tables.get(row.table) else { return Ok(()) };
+        let Some((table, ids)) = &known.local else {
+            let why = "this database has no CRR of that name and key".to_string();
+            self.aside.push((known.def.name.to_string(), why));
+            self.all_won = false;
+            return Ok(());
+        };
+        let (table, clocks) = (Rc::clone(table), known.clocks);
+        if let RowKind::Uniform { seq, values } = &row.kind {
+            if known.same_columns && !clocks && self.fresh_row(&table, row.key, values)? {
+                let entry = Stamp { seq: *seq, ..self.stamp(&changeset::Stamp { dot: 0, author: None, seq: 0 }) };
+                self.changes += table.column_ids.len().max(1) as u64;
+                self.own.push(Kind::Base, table.info.log_ref(), row.key, entry.seq, &[])?;
+                return Ok(());
+            }
+        }
+        let unknown_column = row_columns(row).any(|i| ids.get(i).is_none_or(Option::is_none));
+        if unknown_column {
+            self.aside
+                .push((known.def.name.to_string(), "it names a column that this database does not have".to_string()));
+        }
+        let (kind, cells) = self.incoming(&table, ids, row);
+        let incoming = Incoming {
+            cl: row.cl,
+            kind,
+            cells: cells
+                .iter()
+                .map(|(column, version, stamp, value)| IncomingCell {
+                    column: *column,
+                    version: *version,
+                    stamp: *stamp,
+                    value: value.as_ref(),
+                })
+                .collect(),
+        };
+        match self.session.merge_row(&table, row.key, &incoming, clocks) {
+            Ok(applied) => {
+                self.changes += applied.changes;
+                self.all_won &= applied.all_won && !unknown_column;
+                if !applied.entries.is_empty() {
+                    if let Some(known) = self.tables.get_mut(row.table) {
+                        known.clocks = true;
+                    }
+                }
+                self.log(&table, row.key, applied.entries)
+            }
+            Err(e) if e.primary() == codes::CONSTRAINT && self.still_open() => {
+                self.aside.push((table.info.name.clone(), e.message));
+                self.all_won = false;
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// RAISE(ROLLBACK), a full disk and the like end the whole transaction: then nothing may go on (E6).
+    fn still_open(&self) -> bool {
+        !self.session.db.is_autocommit()
+    }
+
+    /// Inserts a row that never existed here; `false` if its key is taken or a constraint refuses it.
+    fn fresh_row(&self, table: &Table, key: &[u8], values: &[starling_crdt::value::Encoded<'_>]) -> Result<bool> {
+        match self.session.insert_fresh(table, key, values) {
+            Err(e) if e.primary() == codes::CONSTRAINT && self.still_open() => Ok(false),
+            other => other,
+        }
+    }
+
+    /// The entry in local ordinals, values under the local columns' affinity.
+    fn incoming(
+        &self,
+        table: &Table,
+        ids: &[Option<u32>],
+        row: &Row<'_>,
+    ) -> (IncomingKind, Vec<(u32, u64, Stamp, Value)>) {
+        let affine = |id: u32, value: starling_crdt::ValueRef<'_>| {
+            let affinity = table.info.position(id).and_then(|p| table.info.columns.get(p)).map(|c| c.affinity);
+            apply_affinity(value, affinity.unwrap_or(crate::schema::Affinity::None))
+        };
+        let map = |cells: &[changeset::Cell<'_>]| -> Vec<(u32, u64, Stamp, Value)> {
+            cells
+                .iter()
+                .filter_map(|c| {
+                    let id = (*ids.get(c.column)?)?;
+                    Some((id, c.version, self.stamp(&c.stamp), affine(id, c.value.value())))
+                })
+                .collect()
+        };
+        match &row.kind {
+            RowKind::Uniform { seq, values } => {
+                let own = self.stamp(&changeset::Stamp { dot: 0, author: None, seq: *seq });
+                let cells = values.iter().enumerate().filter_map(|(i, v)| {
+                    let id = (*ids.get(i)?)?;
+                    Some((id, 1, Stamp { seq: seq + i as u64, ..own }, affine(id, v.value())))
+                });
+                (IncomingKind::Base { life: own, sentinel: false }, cells.collect())
+            }
+            RowKind::Base { sentinel, life, cells } => {
+                (IncomingKind::Base { life: self.stamp(life), sentinel: *sentinel }, map(cells))
+            }
+            RowKind::Cells { born, life, cells } => {
+                (IncomingKind::Cells { born: *born, life: life.as_ref().map(|l| self.stamp(l)) }, map(cells))
+            }
+            RowKind::Tombstone { life } => (IncomingKind::Tombstone { life: self.stamp(life) }, Vec::new()),
+        }
+    }
+
+    /// Logs each entry under its own dot, whichever changeset brought it (E1).
+    fn log(&mut self, table: &Table, key: &[u8], entries: Vec<MergedEntry>) -> Result<()> {
+        for entry in entries {
+            let index = self
+                .dots
+                .iter()
+                .position(|(origin, header)| *origin == entry.stamp.origin && header.dot.version == entry.stamp.version)
+                .unwrap_or(0);
+            if index == 0 {
+                self.own.push(entry.kind, table.info.log_ref(), key, entry.stamp.seq, &entry.columns)?;
+            } else {
+                self.all_won = false;
+                self.others.entry(index).or_default().push((table.info.id, entry, key.to_vec()));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, bytes: &[u8], in_order: bool) -> Result<u64> {
+        let session = self.session;
+        let (origin, version) = (self.own.record.origin, self.header.dot.dot.version);
+        if !self.aside.is_empty() {
+            session.keep_aside(&self.header, &self.aside, bytes)?;
+        }
+        let first = self.header.part == 0;
+        let whole = self.all_won && self.header.last && (first || self.own.record.flags & flags::WHOLE != 0);
+        // While parts are still to come, the flag says "so far".
+        let so_far = self.all_won && (first || self.own.record.flags & flags::WHOLE != 0);
+        let flag = if whole || (so_far && !self.header.last) { flags::WHOLE } else { 0 };
+        self.own.record.flags = (self.own.record.flags & !flags::WHOLE) | flag;
+        let others = std::mem::take(&mut self.others);
+        let record = self.own.finish_if_any()?;
+        session.tx.borrow_mut().foreign = record;
+        for (index, entries) in others {
+            let Some((ordinal, header)) = self.dots.get(index).copied() else { continue };
+            write_carried(session, ordinal, &header, entries)?;
+        }
+        if self.header.claimable && in_order && self.header.last {
+            session.claim(origin, self.header.dot.prev + 1, version, self.header.dot.token)?;
+        } else if !session.is_claimed(origin, version)? {
+            session.carry(origin, version)?;
+        }
+        session.tx.borrow_mut().rows_impacted += self.changes.cast_signed();
+        Ok(self.changes)
+    }
+}
+
+fn write_carried(
+    session: &Session,
+    ordinal: u32,
+    header: &DotHeader,
+    mut entries: Vec<(u32, MergedEntry, Vec<u8>)>,
+) -> Result<()> {
+    entries.sort_by_key(|(_, e, _)| e.stamp.seq);
+    let record: OpenRecord = session.open_foreign(header, ordinal, 0)?;
+    let mut writer = LogWriter::new(session, record);
+    for (table, entry, key) in &entries {
+        let Some(table) = session.table(*table)? else { continue };
+        writer.push(entry.kind, table.info.log_ref(), key, entry.stamp.seq, &entry.columns)?;
+    }
+    writer.finish()?;
+    session.carry(ordinal, header.dot.version)
+}
+
+/// Column indices that a row entry names.
+fn row_columns<'r>(row: &'r Row<'_>) -> Box<dyn Iterator<Item = usize> + 'r> {
+    match &row.kind {
+        RowKind::Uniform { values, .. } => Box::new(0..values.len()),
+        RowKind::Base { cells, .. } | RowKind::Cells { cells, .. } => Box::new(cells.iter().map(|c| c.column)),
+        RowKind::Tombstone { .. } => Box::new(std::iter::empty()),
+    }
+}

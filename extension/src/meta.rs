@@ -1,0 +1,274 @@
+//! Who this database is: the internal tables, the site and its epoch, the configuration.
+
+use crate::session::{corrupt, Session};
+use crate::sqlgen::FILE_ID_MASK;
+use crate::sqlite::{codes, Error, Result};
+use starling_crdt::{Origin, SiteId};
+use std::rc::Rc;
+
+/// The format this build writes, and the oldest build's format that may read and write such a file.
+pub const FORMAT: i64 = 1;
+
+/// What `crsql_master` says of this database, as long as no one else changes it.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// This site.
+    pub site: SiteId,
+    /// Its row in `crsql_site`.
+    pub site_row: u32,
+    /// Ordinal of (this site, its present epoch).
+    pub origin: u32,
+    /// The epoch.
+    pub epoch: u64,
+    /// db_version at which the epoch began.
+    pub epoch_start: u64,
+    /// Names this file in its triggers' tags.
+    pub file: u32,
+    /// Configuration `merge-equal-values`.
+    pub merge_equal: bool,
+    /// The boot in which the epoch was drawn or confirmed.
+    pub boot_id: Option<String>,
+}
+
+impl Session {
+    /// Whether the internal tables are there.
+    pub fn has_schema(&self) -> Result<bool> {
+        if self.meta.borrow().is_some() {
+            return Ok(true);
+        }
+        let mut stmt = self.db.prepare_transient("SELECT 1 FROM main.sqlite_master WHERE name = 'crsql_log'")?;
+        stmt.step()
+    }
+
+    /// Makes the internal tables if they are missing.
+    ///
+    /// # Errors
+    /// A file of the format's elder relative, a newer format, or what SQLite says (read-only, locked, full).
+    pub fn ensure_schema(&self) -> Result<()> {
+        if self.has_schema()? {
+            return Ok(());
+        }
+        let mut foreign =
+            self.db.prepare_transient("SELECT type FROM main.sqlite_master WHERE name = 'crsql_site_id'")?;
+        if foreign.step()? && foreign.column_text(0) == b"table" {
+            return Err(Error::msg(
+                "this file holds cr-sqlite's own tables. Export its tables with plain SQL into a new file and call \
+                 crsql_as_crr there",
+            ));
+        }
+        drop(foreign);
+        self.atomically(|| {
+            self.db.exec(include_str!("../../sql/extension/schema.sql"))?;
+            self.db.exec(&format!(
+                "INSERT OR IGNORE INTO main.crsql_master VALUES('crsql_version', 1600), \
+                 ('starling.format', {FORMAT}), ('starling.least_reader', {FORMAT}), ('starling.least_writer', {FORMAT}), \
+                 ('file_id', {})",
+                (self.token() as u32) & FILE_ID_MASK
+            ))?;
+            let mut site = self.db.prepare_transient("INSERT INTO main.crsql_site(id, site_id) VALUES(1, ?1)")?;
+            site.bind_blob(1, uuid_v4(self).as_slice())?;
+            site.execute()?;
+            self.db.exec("INSERT INTO main.crsql_master VALUES('self', 1)")?;
+            self.draw_epoch(1, 0)
+        })
+    }
+
+    /// Enters a new epoch of `site_row`, beginning after `start`.
+    fn draw_epoch(&self, site_row: i64, start: u64) -> Result<()> {
+        let mut origin = self.db.prepare_transient("INSERT INTO main.crsql_origin(site, epoch) VALUES(?1, ?2)")?;
+        origin.bind_int(1, site_row)?;
+        origin.bind_int(2, random_epoch(self))?;
+        origin.execute()?;
+        let ordinal = self.db.last_insert_rowid();
+        self.set_master("origin", &ordinal.to_string())?;
+        self.set_master("epoch_start", &start.to_string())?;
+        if let Some(boot) = boot_id() {
+            self.set_master("boot_id", &crate::sqlgen::Literal(&boot).to_string())?;
+        }
+        self.meta.replace(None);
+        Ok(())
+    }
+
+    fn set_master(&self, key: &str, sql_value: &str) -> Result<()> {
+        self.db.exec(&format!("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('{key}', {sql_value})"))
+    }
+
+    /// A new epoch for this site: its dots before it stay claimed under the old one.
+    pub fn new_epoch(&self) -> Result<()> {
+        let meta = self.meta()?;
+        let tail = self.tail()?;
+        if tail.last_local > 0 {
+            self.claim(meta.origin, 1, tail.last_local, tail.last_local_token)?;
+        }
+        self.draw_epoch(i64::from(meta.site_row), tail.db_version)?;
+        self.tx.borrow_mut().forget_tail();
+        Ok(())
+    }
+
+    /// Before the first write of a connection: a machine that was booted since may have lost commits, so its site goes on
+    /// in a new epoch (X8, S1).
+    pub fn check_boot(&self) -> Result<()> {
+        if self.tx.borrow().boot_checked {
+            return Ok(());
+        }
+        let meta = self.meta()?;
+        match (boot_id(), &meta.boot_id) {
+            (Some(now), Some(then)) if now != *then => {
+                if self.tail()?.last_local == 0 {
+                    self.set_master("boot_id", &crate::sqlgen::Literal(&now).to_string())?;
+                    self.meta.replace(None);
+                } else {
+                    self.new_epoch()?;
+                }
+            }
+            _ => {}
+        }
+        self.tx.borrow_mut().boot_checked = true;
+        Ok(())
+    }
+
+    /// Who we are.
+    ///
+    /// # Errors
+    /// No internal tables, a newer format, or a damaged table.
+    pub fn meta(&self) -> Result<Rc<Meta>> {
+        if let Some(meta) = self.meta.borrow().as_ref() {
+            return Ok(Rc::clone(meta));
+        }
+        let meta = Rc::new(self.load_meta()?);
+        self.meta.replace(Some(Rc::clone(&meta)));
+        Ok(meta)
+    }
+
+    fn load_meta(&self) -> Result<Meta> {
+        let mut stmt = self.fixed(
+            "SELECT s.id, s.site_id, o.ordinal, o.epoch, \
+             (SELECT value FROM main.crsql_master WHERE key = 'epoch_start'), \
+             (SELECT value FROM main.crsql_master WHERE key = 'file_id'), \
+             (SELECT value FROM main.crsql_master WHERE key = 'config.merge-equal-values'), \
+             (SELECT value FROM main.crsql_master WHERE key = 'starling.least_writer'), \
+             (SELECT value FROM main.crsql_master WHERE key = 'boot_id') \
+             FROM main.crsql_master AS m JOIN main.crsql_site AS s ON s.id = m.value \
+             JOIN main.crsql_master AS n ON n.key = 'origin' JOIN main.crsql_origin AS o ON o.ordinal = n.value \
+             WHERE m.key = 'self'",
+        )?;
+        if !stmt.step()? {
+            return Err(corrupt("crsql_master", "it does not name this site"));
+        }
+        if stmt.column_int(7) > FORMAT {
+            return Err(Error::new(
+                codes::ERROR,
+                format!(
+                    "this database has format {}, this build of Starling knows {FORMAT}: load a newer starling.so",
+                    stmt.column_int(7)
+                ),
+            ));
+        }
+        let site = SiteId::from_slice(stmt.column_blob(1)).ok_or_else(|| corrupt("crsql_site", "an id is too long"))?;
+        let small = |i: usize| u32::try_from(stmt.column_int(i)).map_err(|e| corrupt("crsql_master", e));
+        let boot = stmt.column_text(8);
+        Ok(Meta {
+            site,
+            site_row: small(0)?,
+            origin: small(2)?,
+            epoch: stmt.column_int(3).cast_unsigned(),
+            epoch_start: stmt.column_int(4).max(0).cast_unsigned(),
+            file: small(5)?,
+            merge_equal: stmt.column_int(6) != 0,
+            boot_id: (!boot.is_empty()).then(|| String::from_utf8_lossy(boot).into_owned()),
+        })
+    }
+
+    /// The row of a site in `crsql_site`, made if it is new.
+    pub fn site_row(&self, site: &SiteId) -> Result<u32> {
+        let meta = self.meta()?;
+        if *site == meta.site {
+            return Ok(meta.site_row);
+        }
+        {
+            let mut find = self.fixed("SELECT id FROM main.crsql_site WHERE site_id = ?1")?;
+            find.bind_blob(1, site.0.as_slice())?;
+            if find.step()? {
+                return u32::try_from(find.column_int(0)).map_err(|e| corrupt("crsql_site", e));
+            }
+        }
+        let mut add = self.fixed("INSERT INTO main.crsql_site(site_id) VALUES(?1)")?;
+        add.bind_blob(1, site.0.as_slice())?;
+        add.execute()?;
+        u32::try_from(self.db.last_insert_rowid()).map_err(|e| corrupt("crsql_site", e))
+    }
+
+    /// The site id of a row of `crsql_site`.
+    pub fn site_of_row(&self, row: u32) -> Result<SiteId> {
+        let meta = self.meta()?;
+        if row == meta.site_row {
+            return Ok(meta.site);
+        }
+        let mut find = self.fixed("SELECT site_id FROM main.crsql_site WHERE id = ?1")?;
+        find.bind_int(1, i64::from(row))?;
+        if !find.step()? {
+            return Err(corrupt("crsql_site", format!("row {row} is missing")));
+        }
+        SiteId::from_slice(find.column_blob(0)).ok_or_else(|| corrupt("crsql_site", "an id is too long"))
+    }
+
+    /// The ordinal of an origin, made if it is new.
+    pub fn ordinal(&self, origin: &Origin) -> Result<u32> {
+        let meta = self.meta()?;
+        if origin.site == meta.site && origin.epoch == meta.epoch {
+            return Ok(meta.origin);
+        }
+        let site = self.site_row(&origin.site)?;
+        {
+            let mut find = self.fixed("SELECT ordinal FROM main.crsql_origin WHERE site = ?1 AND epoch = ?2")?;
+            find.bind_int(1, i64::from(site))?;
+            find.bind_int(2, origin.epoch.cast_signed())?;
+            if find.step()? {
+                return u32::try_from(find.column_int(0)).map_err(|e| corrupt("crsql_origin", e));
+            }
+        }
+        let mut add = self.fixed("INSERT INTO main.crsql_origin(site, epoch) VALUES(?1, ?2)")?;
+        add.bind_int(1, i64::from(site))?;
+        add.bind_int(2, origin.epoch.cast_signed())?;
+        add.execute()?;
+        u32::try_from(self.db.last_insert_rowid()).map_err(|e| corrupt("crsql_origin", e))
+    }
+
+    /// The origin that an ordinal stands for, and its site's row.
+    pub fn origin_of(&self, ordinal: u32) -> Result<(Origin, u32)> {
+        let meta = self.meta()?;
+        if ordinal == meta.origin {
+            return Ok((Origin { site: meta.site, epoch: meta.epoch }, meta.site_row));
+        }
+        let mut find = self.fixed(
+            "SELECT s.site_id, o.epoch, s.id FROM main.crsql_origin AS o JOIN main.crsql_site AS s ON s.id = o.site \
+             WHERE o.ordinal = ?1",
+        )?;
+        find.bind_int(1, i64::from(ordinal))?;
+        if !find.step()? {
+            return Err(corrupt("crsql_origin", format!("ordinal {ordinal} is missing")));
+        }
+        let site = SiteId::from_slice(find.column_blob(0)).ok_or_else(|| corrupt("crsql_site", "an id is too long"))?;
+        let row = u32::try_from(find.column_int(2)).map_err(|e| corrupt("crsql_site", e))?;
+        Ok((Origin { site, epoch: find.column_int(1).cast_unsigned() }, row))
+    }
+}
+
+fn random_epoch(session: &Session) -> i64 {
+    ((session.token() << 16) ^ session.token()).cast_signed()
+}
+
+fn uuid_v4(session: &Session) -> [u8; 16] {
+    let mut bytes = [0u8; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        bytes[..8].copy_from_slice(&session.token().to_le_bytes());
+        bytes[8..].copy_from_slice(&session.token().to_le_bytes());
+    }
+    uuid::Builder::from_random_bytes(bytes).into_uuid().into_bytes()
+}
+
+/// The kernel's name for this boot; `None` where there is none to be had.
+fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_string()).filter(|id| !id.is_empty())
+}

@@ -1,0 +1,118 @@
+//! Row clocks and rows on disk, by key.
+
+use crate::catalog::Table;
+use crate::session::{corrupt, Session, Sql};
+use crate::sqlite::{Result, Stmt};
+use starling_crdt::key;
+use starling_crdt::row_clock::RowClock;
+use starling_crdt::value::Encoded;
+use starling_crdt::{Value, ValueRef};
+
+/// Binds an internal key to the first parameters, one per key column.
+pub fn bind_key(stmt: &mut Stmt, table: &Table, key: &[u8]) -> Result<()> {
+    for (i, column) in decode_key(table, key)?.iter().enumerate() {
+        stmt.bind_value(i + 1, column.value())?;
+    }
+    Ok(())
+}
+
+/// The columns of an internal key.
+pub fn decode_key<'k>(table: &Table, key: &'k [u8]) -> Result<Vec<Encoded<'k>>> {
+    key::decode(key, table.info.keys.len()).map_err(|e| corrupt("a key", e))
+}
+
+/// Binds the key of a row clock: the rowid, or the key's bytes.
+fn bind_clock_key(stmt: &mut Stmt, table: &Table, key: &[u8]) -> Result<()> {
+    if table.info.int_key {
+        match decode_key(table, key)?.first().map(Encoded::value) {
+            Some(ValueRef::Integer(id)) => stmt.bind_int(1, id),
+            _ => Err(corrupt("a key", "an INTEGER PRIMARY KEY is not an integer")),
+        }
+    } else {
+        stmt.bind_blob(1, key)
+    }
+}
+
+impl Session {
+    /// Whether any row of the table has a clock.
+    pub fn any_clock(&self, table: &Table) -> Result<bool> {
+        self.of_table(Sql::AnyClock, table)?.step()
+    }
+
+    /// A row's clock.
+    pub fn get_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
+        let mut get = self.of_table(Sql::GetClock, table)?;
+        bind_clock_key(&mut get, table, key)?;
+        if !get.step()? {
+            return Ok(None);
+        }
+        RowClock::decode(get.column_blob(0)).map(Some).map_err(|e| corrupt("a row clock", e))
+    }
+
+    /// Stores a row's clock; a pristine one is not kept.
+    pub fn put_clock(&self, table: &Table, key: &[u8], clock: &RowClock) -> Result<()> {
+        if clock.is_pristine() {
+            return self.drop_clock(table, key);
+        }
+        let mut bytes = Vec::with_capacity(32);
+        clock.encode(&mut bytes);
+        let mut put = self.of_table(Sql::PutClock, table)?;
+        bind_clock_key(&mut put, table, key)?;
+        put.bind_blob(2, &bytes)?;
+        put.execute()
+    }
+
+    /// Forgets a row's clock.
+    pub fn drop_clock(&self, table: &Table, key: &[u8]) -> Result<()> {
+        let mut drop = self.of_table(Sql::DropClock, table)?;
+        bind_clock_key(&mut drop, table, key)?;
+        drop.execute()
+    }
+
+    /// Whether the table shows a row.
+    pub fn row_exists(&self, table: &Table, key: &[u8]) -> Result<bool> {
+        let mut get = self.of_table(Sql::RowExists, table)?;
+        bind_key(&mut get, table, key)?;
+        get.step()
+    }
+
+    /// The values of a row, in column order.
+    pub fn row_values(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<Value>>> {
+        let mut get = self.of_table(Sql::SelectRow, table)?;
+        bind_key(&mut get, table, key)?;
+        if !get.step()? {
+            return Ok(None);
+        }
+        Ok(Some((0..table.info.columns.len()).map(|i| get.column(i).to_owned()).collect()))
+    }
+
+    /// A value that is kept aside because its row cannot be shown.
+    pub fn hidden_value(&self, table: &Table, key: &[u8], column: u32) -> Result<Value> {
+        let mut get =
+            self.fixed("SELECT value FROM main.crsql_hidden WHERE table_id = ?1 AND key = ?2 AND column_id = ?3")?;
+        get.bind_int(1, i64::from(table.info.id))?;
+        get.bind_blob(2, key)?;
+        get.bind_int(3, i64::from(column))?;
+        Ok(if get.step()? { get.column(0).to_owned() } else { Value::Null })
+    }
+
+    /// Keeps a value aside.
+    pub fn hide_value(&self, table: &Table, key: &[u8], column: u32, value: ValueRef<'_>) -> Result<()> {
+        let mut put = self.fixed(
+            "INSERT OR REPLACE INTO main.crsql_hidden(table_id, key, column_id, value) VALUES(?1, ?2, ?3, ?4)",
+        )?;
+        put.bind_int(1, i64::from(table.info.id))?;
+        put.bind_blob(2, key)?;
+        put.bind_int(3, i64::from(column))?;
+        put.bind_value(4, value)?;
+        put.execute()
+    }
+
+    /// Forgets all values kept aside for a row.
+    pub fn unhide(&self, table: &Table, key: &[u8]) -> Result<()> {
+        let mut drop = self.fixed("DELETE FROM main.crsql_hidden WHERE table_id = ?1 AND key = ?2")?;
+        drop.bind_int(1, i64::from(table.info.id))?;
+        drop.bind_blob(2, key)?;
+        drop.execute()
+    }
+}

@@ -1,0 +1,375 @@
+//! What a table looks like, read through SQLite (never by searching its SQL text), and whether it can be a CRR.
+
+use crate::sqlgen::{Ident, Literal, MAX_TABLE_ID};
+use crate::sqlite::{Db, Error, Result};
+use starling_crdt::key::MAX_KEY_COLUMNS;
+
+/// SQLite's column affinities.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Affinity {
+    /// TEXT
+    Text,
+    /// NUMERIC
+    Numeric,
+    /// INTEGER
+    Integer,
+    /// REAL
+    Real,
+    /// BLOB, or a STRICT table's ANY: values stay as they are given
+    None,
+}
+
+impl Affinity {
+    /// By the rules of SQLite's documentation ("Datatypes", 3.1), in their order.
+    pub fn of_declared_type(declared: &str, strict: bool) -> Self {
+        let t = declared.to_ascii_uppercase();
+        if strict && t == "ANY" {
+            Self::None
+        } else if t.contains("INT") {
+            Self::Integer
+        } else if ["CHAR", "CLOB", "TEXT"].iter().any(|w| t.contains(w)) {
+            Self::Text
+        } else if t.is_empty() || t.contains("BLOB") {
+            Self::None
+        } else if ["REAL", "FLOA", "DOUB"].iter().any(|w| t.contains(w)) {
+            Self::Real
+        } else {
+            Self::Numeric
+        }
+    }
+}
+
+/// A column of a table.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Stable id within the table; 0 until the catalogue has given one.
+    pub id: u32,
+    /// Name.
+    pub name: String,
+    /// Affinity.
+    pub affinity: Affinity,
+    /// NOT NULL without a default: a row cannot be shown before this cell is there.
+    pub required: bool,
+    /// Schema generation in which it came; a base entry of an older generation does not speak for it.
+    pub born: u32,
+}
+
+impl Column {
+    /// Whether 1 and 1.0 can both be stored.
+    pub fn untyped(&self) -> bool {
+        self.affinity == Affinity::None
+    }
+}
+
+/// A table as it stands in the schema, and as the catalogue knows it.
+#[derive(Clone, Debug)]
+pub struct TableInfo {
+    /// Catalogue id; 0 until it has one.
+    pub id: u32,
+    /// Name.
+    pub name: String,
+    /// Schema generation: raised whenever the set of columns changes.
+    pub generation: u32,
+    /// Key columns, in key order.
+    pub keys: Vec<Column>,
+    /// The other columns that are stored, in schema order.
+    pub columns: Vec<Column>,
+    /// The key is one INTEGER PRIMARY KEY: row clocks are kept by rowid.
+    pub int_key: bool,
+    /// The key's own conflict clause is REPLACE: an overwritten row shows only to a BEFORE trigger.
+    pub replaces_by_schema: bool,
+}
+
+impl TableInfo {
+    /// Position of a column by its stable id.
+    pub fn position(&self, id: u32) -> Option<usize> {
+        self.columns.iter().position(|c| c.id == id)
+    }
+
+    /// The columns' ids, in their order.
+    pub fn column_ids(&self) -> Vec<u32> {
+        self.columns.iter().map(|c| c.id).collect()
+    }
+
+    /// As the log names it.
+    pub fn log_ref(&self) -> starling_crdt::log_chunk::TableRef {
+        starling_crdt::log_chunk::TableRef {
+            id: self.id,
+            generation: self.generation,
+            columns: self.columns.len() as u32,
+        }
+    }
+}
+
+struct RawColumn {
+    column: Column,
+    not_null: bool,
+    has_default: bool,
+    pk: i64,
+    declared: String,
+}
+
+/// Reads a table's shape. `None` where there is no such table in `main`.
+///
+/// # Errors
+/// What SQLite says.
+pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
+    let mut list =
+        db.prepare("SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND lower(name) = lower(?1)")?;
+    list.bind_text(1, name)?;
+    if !list.step()? {
+        return Ok(None);
+    }
+    let real_name = text(list.column_text(0));
+    let strict = is_strict(db, &real_name)?;
+    let raw = read_columns(db, &real_name, strict)?;
+    let mut keys: Vec<&RawColumn> = raw.iter().filter(|c| c.pk > 0).collect();
+    keys.sort_by_key(|c| c.pk);
+    let rowid_key = keys.len() == 1 && keys[0].declared.eq_ignore_ascii_case("INTEGER") && has_rowid(db, &real_name);
+    Ok(Some(TableInfo {
+        id: 0,
+        generation: 1,
+        int_key: rowid_key && key_index(db, &real_name)?.is_none(),
+        // SQLite tells a conflict clause nowhere but in the schema's text.
+        replaces_by_schema: has_keyword(&text(list.column_text(1)), "REPLACE"),
+        keys: keys.iter().map(|c| c.column.clone()).collect(),
+        columns: raw
+            .iter()
+            .filter(|c| c.pk == 0)
+            .map(|c| Column { required: c.not_null && !c.has_default, ..c.column.clone() })
+            .collect(),
+        name: real_name,
+    }))
+}
+
+/// Text of a schema name; SQLite's own names are UTF-8, anything else is shown with replacement characters.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn read_columns(db: Db, name: &str, strict: bool) -> Result<Vec<RawColumn>> {
+    let mut stmt = db.prepare(&format!("PRAGMA main.table_xinfo({})", Literal(name)))?;
+    let mut out = Vec::new();
+    while stmt.step()? {
+        // hidden: 0 ordinary; 2 and 3 generated, never stored by us; 1 a virtual table's.
+        if stmt.column_int(6) != 0 {
+            continue;
+        }
+        let declared = text(stmt.column_text(2));
+        let affinity = Affinity::of_declared_type(&declared, strict);
+        out.push(RawColumn {
+            column: Column { id: 0, name: text(stmt.column_text(1)), affinity, required: false, born: 1 },
+            not_null: stmt.column_int(3) != 0,
+            has_default: !stmt.column_is_null(4),
+            pk: stmt.column_int(5),
+            declared,
+        });
+    }
+    Ok(out)
+}
+
+fn is_strict(db: Db, name: &str) -> Result<bool> {
+    // Only libraries that know STRICT have the column; older ones cannot hold such a table.
+    let Ok(mut stmt) = db.prepare(&format!("PRAGMA main.table_list({})", Literal(name))) else { return Ok(false) };
+    while stmt.step()? {
+        if stmt.column_count() >= 6 && stmt.column_text(0) == b"main" {
+            return Ok(stmt.column_int(5) != 0);
+        }
+    }
+    Ok(false)
+}
+
+fn has_rowid(db: Db, name: &str) -> bool {
+    db.prepare(&format!("SELECT rowid FROM main.{} LIMIT 0", Ident(name))).is_ok()
+}
+
+/// The index that holds the primary key, where it is not the rowid.
+fn key_index(db: Db, name: &str) -> Result<Option<String>> {
+    let mut stmt = db.prepare(&format!("PRAGMA main.index_list({})", Literal(name)))?;
+    while stmt.step()? {
+        if stmt.column_text(3) == b"pk" {
+            return Ok(Some(text(stmt.column_text(1))));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses a table that cannot be a CRR, with the reason and the remedy.
+///
+/// # Errors
+/// The refusal.
+pub fn check(db: Db, table: &TableInfo) -> Result<()> {
+    let name = &table.name;
+    let refuse = |why: String| Err(Error::msg(format!("crsql_as_crr: table {} cannot be a CRR: {why}", Ident(name))));
+    let lower = name.to_ascii_lowercase();
+    if lower.starts_with("crsql_") || lower.starts_with("sqlite_") {
+        return refuse("it is an internal table".into());
+    }
+    if is_virtual(db, name)? {
+        return refuse("it is a virtual table; only ordinary tables can be replicated".into());
+    }
+    if table.keys.is_empty() {
+        return refuse("it has no primary key; give it one (CREATE TABLE … (id … NOT NULL PRIMARY KEY, …))".into());
+    }
+    if table.keys.len() > MAX_KEY_COLUMNS {
+        return refuse(format!("its primary key has more than {MAX_KEY_COLUMNS} columns"));
+    }
+    if !table.int_key {
+        let raw = read_columns(db, name, is_strict(db, name)?)?;
+        let without_rowid = !has_rowid(db, name);
+        if let Some(key) = raw.iter().find(|c| c.pk > 0 && !c.not_null && !without_rowid) {
+            return refuse(format!(
+                "its primary key column {} may be NULL; declare it NOT NULL (rows with a NULL key have no identity)",
+                Ident(&key.column.name)
+            ));
+        }
+    }
+    if let Some(why) =
+        [autoincrement(db, name)?, other_unique(db, name)?, foreign_keys(db, name)?, collation(db, name)?]
+            .into_iter()
+            .flatten()
+            .next()
+    {
+        return refuse(why);
+    }
+    if name.len() > 1024 || table.id > MAX_TABLE_ID {
+        return refuse("its name is longer than 1024 bytes".into());
+    }
+    Ok(())
+}
+
+fn is_virtual(db: Db, name: &str) -> Result<bool> {
+    let mut stmt = db.prepare("SELECT rootpage FROM main.sqlite_master WHERE type = 'table' AND name = ?1")?;
+    stmt.bind_text(1, name)?;
+    Ok(stmt.step()? && stmt.column_int(0) == 0)
+}
+
+fn autoincrement(db: Db, name: &str) -> Result<Option<String>> {
+    // No pragma tells AUTOINCREMENT, so this one word is looked for in the text, outside comments and quotes.
+    let mut stmt = db.prepare("SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?1")?;
+    stmt.bind_text(1, name)?;
+    let has_word = stmt.step()? && has_keyword(&text(stmt.column_text(0)), "AUTOINCREMENT");
+    Ok(has_word.then(|| {
+        "it uses AUTOINCREMENT, which cannot be kept across replicas; use INTEGER PRIMARY KEY, or uuid7() keys"
+            .to_string()
+    }))
+}
+
+/// Whether a keyword stands in SQL text outside comments, strings and quoted names.
+pub fn has_keyword(sql: &str, keyword: &str) -> bool {
+    let bytes = sql.as_bytes();
+    let mut i = 0;
+    while let Some(&b) = bytes.get(i) {
+        let next = bytes.get(i + 1).copied();
+        match b {
+            b'\'' | b'"' | b'`' | b'[' => {
+                let close = if b == b'[' { b']' } else { b };
+                i += 1;
+                while bytes.get(i).is_some_and(|c| *c != close) {
+                    i += 1;
+                }
+                i += 1;
+            }
+            b'-' if next == Some(b'-') => {
+                while bytes.get(i).is_some_and(|c| *c != b'\n') {
+                    i += 1;
+                }
+            }
+            b'/' if next == Some(b'*') => {
+                i += 2;
+                while i < bytes.len() && !(bytes[i] == b'*' && bytes.get(i + 1) == Some(&b'/')) {
+                    i += 1;
+                }
+                i += 2;
+            }
+            _ if is_word(b) => {
+                let start = i;
+                while bytes.get(i).is_some_and(|c| is_word(*c)) {
+                    i += 1;
+                }
+                if sql.get(start..i).is_some_and(|w| w.eq_ignore_ascii_case(keyword)) {
+                    return true;
+                }
+            }
+            _ => i += 1,
+        }
+    }
+    false
+}
+
+const fn is_word(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'_' || b == b'$' || b >= 0x80
+}
+
+fn other_unique(db: Db, name: &str) -> Result<Option<String>> {
+    let mut stmt = db.prepare(&format!("PRAGMA main.index_list({})", Literal(name)))?;
+    while stmt.step()? {
+        if stmt.column_int(2) != 0 && stmt.column_text(3) != b"pk" {
+            return Ok(Some(format!(
+                "it has the UNIQUE index {} besides its primary key; two replicas could each insert a row and never merge. \
+                 Drop it, or make those columns the key",
+                Ident(&text(stmt.column_text(1)))
+            )));
+        }
+    }
+    Ok(None)
+}
+
+fn foreign_keys(db: Db, name: &str) -> Result<Option<String>> {
+    let mut enforced = db.prepare("PRAGMA foreign_keys")?;
+    let on = enforced.step()? && enforced.column_int(0) != 0;
+    let mut stmt = db.prepare(&format!("PRAGMA main.foreign_key_list({})", Literal(name)))?;
+    Ok((stmt.step()?).then(|| {
+        let state = if on { "checked" } else { "checked as soon as PRAGMA foreign_keys is on" };
+        format!(
+            "it has a foreign key ({state}): rows arrive in any order and would violate it. Remove the REFERENCES clause"
+        )
+    }))
+}
+
+fn collation(db: Db, name: &str) -> Result<Option<String>> {
+    let Some(index) = key_index(db, name)? else { return Ok(None) };
+    let mut stmt = db.prepare(&format!("PRAGMA main.index_xinfo({})", Literal(&index)))?;
+    while stmt.step()? {
+        let coll = text(stmt.column_text(4));
+        if stmt.column_int(5) != 0 && !coll.eq_ignore_ascii_case("BINARY") {
+            return Ok(Some(format!(
+                "its key column {} has the collation {coll}: keys that it calls equal would be different keys on other \
+                 replicas. Use the BINARY collation for key columns",
+                Ident(&text(stmt.column_text(2)))
+            )));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn affinities_follow_sqlites_rules() {
+        for (declared, affinity) in [
+            ("INT", Affinity::Integer),
+            ("CHARINT", Affinity::Integer),
+            ("VARCHAR(3)", Affinity::Text),
+            ("", Affinity::None),
+            ("FLOATING POINT", Affinity::Integer),
+            ("DOUBLE", Affinity::Real),
+            ("DECIMAL(3,1)", Affinity::Numeric),
+            ("STRING", Affinity::Numeric),
+        ] {
+            assert_eq!(Affinity::of_declared_type(declared, false), affinity, "{declared}");
+        }
+        assert_eq!(Affinity::of_declared_type("ANY", true), Affinity::None);
+        assert_eq!(Affinity::of_declared_type("ANY", false), Affinity::Numeric);
+    }
+
+    #[test]
+    fn a_keyword_in_a_comment_a_string_or_a_name_is_not_one() {
+        let yes = "CREATE TABLE t(a INTEGER PRIMARY KEY autoincrement)";
+        let no = "CREATE TABLE t(a /* AUTOINCREMENT */ INTEGER, \"AUTOINCREMENT\" TEXT DEFAULT 'AUTOINCREMENT', -- AUTOINCREMENT\n [AUTOINCREMENT] , xAUTOINCREMENT, PRIMARY KEY(a))";
+        assert!(has_keyword(yes, "AUTOINCREMENT"));
+        assert!(!has_keyword(no, "AUTOINCREMENT"));
+    }
+}

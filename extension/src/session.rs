@@ -1,0 +1,258 @@
+//! The state of one connection: cached statements, who we are, the catalogue, the journal of the open transaction.
+//!
+//! Shared by every function and virtual table of the connection through an `Rc`; there is no global. Statements are
+//! finalized when SQLite disconnects the journal's table, which it does before it looks for open statements at close.
+
+use crate::catalog::{Catalog, Table};
+use crate::journal::Journal;
+use crate::meta::Meta;
+use crate::sqlgen::JOURNAL;
+use crate::sqlite::{Db, Error, Result, Stmt};
+use crate::tx::TxState;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+
+/// What the extension's functions and tables share.
+pub type Shared = Rc<Session>;
+
+/// Which cached statement; with a table id (0 = none) it is the cache's key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Sql {
+    /// A statement with a text of its own.
+    Fixed(&'static str),
+    /// Per table.
+    SelectRow,
+    /// Per table.
+    RowExists,
+    /// Per table: the whole row.
+    InsertAll,
+    /// Per table.
+    DeleteRow,
+    /// Per table.
+    GetClock,
+    /// Per table.
+    PutClock,
+    /// Per table.
+    DropClock,
+    /// Per table.
+    AnyClock,
+}
+
+/// One connection.
+pub struct Session {
+    /// The connection.
+    pub db: Db,
+    statements: RefCell<HashMap<(Sql, u32), Stmt>>,
+    /// Statements over a varying set of columns: (table, is insert, column positions).
+    column_statements: RefCell<HashMap<(u32, bool, Vec<usize>), Stmt>>,
+    pinned: Cell<bool>,
+    pub(crate) meta: RefCell<Option<Rc<Meta>>>,
+    pub(crate) catalog: RefCell<Catalog>,
+    /// Touches of the open transaction.
+    pub journal: RefCell<Journal>,
+    /// The rest of the open transaction's state.
+    pub tx: RefCell<TxState>,
+    /// The row that a merge is writing: its touches are the merge's own.
+    pub merging: RefCell<Option<MergingRow>>,
+    pub(crate) random: Cell<u64>,
+}
+
+/// The row that a merge is writing.
+#[derive(Clone, Debug, Default)]
+pub struct MergingRow {
+    /// Its table.
+    pub table: u32,
+    /// Its key, internal form.
+    pub key: Vec<u8>,
+    /// Touches seen on it: more than the merge's own statement makes means that a user's trigger wrote it too.
+    pub touches: u32,
+}
+
+/// A cached statement on loan; it is reset and given back when dropped.
+pub struct Cached<'s> {
+    session: &'s Session,
+    key: CacheKey,
+    stmt: Option<Stmt>,
+}
+
+enum CacheKey {
+    Plain(Sql, u32),
+    Columns(u32, bool, Vec<usize>),
+}
+
+/// Column statements kept per connection; above it the cache starts anew.
+const MAX_COLUMN_STATEMENTS: usize = 128;
+
+impl Session {
+    /// A session for a connection.
+    pub fn new(db: Db) -> Self {
+        let mut seed = [0u8; 8];
+        // Without entropy tokens are merely less random; never a reason to refuse a connection.
+        let _ = getrandom::fill(&mut seed);
+        Self {
+            db,
+            statements: RefCell::default(),
+            column_statements: RefCell::default(),
+            pinned: Cell::new(false),
+            meta: RefCell::new(None),
+            catalog: RefCell::default(),
+            journal: RefCell::default(),
+            tx: RefCell::default(),
+            merging: RefCell::new(None),
+            random: Cell::new(u64::from_le_bytes(seed) | 1),
+        }
+    }
+
+    /// A cached statement with a fixed text.
+    pub fn fixed(&self, sql: &'static str) -> Result<Cached<'_>> {
+        self.cached(Sql::Fixed(sql), 0, || sql.to_string())
+    }
+
+    /// A cached statement of a table.
+    pub fn of_table(&self, kind: Sql, table: &Table) -> Result<Cached<'_>> {
+        self.cached(kind, table.info.id, || table.sql(kind))
+    }
+
+    fn cached(&self, kind: Sql, table: u32, text: impl FnOnce() -> String) -> Result<Cached<'_>> {
+        let found = self.statements.borrow_mut().remove(&(kind, table));
+        let stmt = match found {
+            Some(stmt) => stmt,
+            None => self.prepare(&text())?,
+        };
+        Ok(Cached { session: self, key: CacheKey::Plain(kind, table), stmt: Some(stmt) })
+    }
+
+    /// `INSERT` or `UPDATE` of some columns of a table.
+    pub fn of_columns(&self, table: &Table, insert: bool, columns: &[usize]) -> Result<Cached<'_>> {
+        let key = (table.info.id, insert, columns.to_vec());
+        let found = self.column_statements.borrow_mut().remove(&key);
+        let stmt = match found {
+            Some(stmt) => stmt,
+            None => {
+                let sql = if insert {
+                    crate::sqlgen::insert_row(&table.info, columns)
+                } else {
+                    crate::sqlgen::update_row(&table.info, columns)
+                };
+                self.prepare(&sql)?
+            }
+        };
+        Ok(Cached { session: self, key: CacheKey::Columns(key.0, key.1, key.2), stmt: Some(stmt) })
+    }
+
+    fn prepare(&self, sql: &str) -> Result<Stmt> {
+        if !self.pinned.replace(true) {
+            // The journal's table must be connected before anything is cached: its disconnect is what finalizes us.
+            if let Err(e) = self.db.prepare(&format!("SELECT tag FROM {JOURNAL}")) {
+                self.pinned.set(false);
+                return Err(e);
+            }
+        }
+        self.db.prepare(sql)
+    }
+
+    /// Forgets every cached statement.
+    pub fn finalize_statements(&self) {
+        self.pinned.set(false);
+        self.statements.borrow_mut().clear();
+        self.column_statements.borrow_mut().clear();
+    }
+
+    /// Forgets what depends on the schema.
+    pub fn forget_schema(&self) {
+        self.statements.borrow_mut().retain(|(_, table), _| *table == 0);
+        self.column_statements.borrow_mut().clear();
+    }
+
+    /// One integer out of a fixed statement without parameters.
+    pub fn int(&self, sql: &'static str) -> Result<i64> {
+        let mut stmt = self.fixed(sql)?;
+        Ok(if stmt.step()? { stmt.column_int(0) } else { 0 })
+    }
+
+    /// A random 48-bit token, never 0. xorshift64* (Marsaglia 2003; Vigna 2016), seeded by the system.
+    pub fn token(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16).max(1)
+    }
+
+    /// Runs `f` so that all of it or nothing stays.
+    pub fn atomically<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.db.exec("SAVEPOINT crsql")?;
+        match f() {
+            Ok(value) => {
+                if let Err(e) = self.db.exec("RELEASE crsql") {
+                    self.undo();
+                    return Err(e);
+                }
+                Ok(value)
+            }
+            Err(e) => {
+                self.undo();
+                Err(e)
+            }
+        }
+    }
+
+    fn undo(&self) {
+        // Where the error ended the whole transaction there is no savepoint left, and nothing to undo.
+        if !self.db.is_autocommit() {
+            let _ = self.db.exec("ROLLBACK TO crsql; RELEASE crsql");
+        }
+    }
+}
+
+impl Deref for Cached<'_> {
+    type Target = Stmt;
+    fn deref(&self) -> &Stmt {
+        match &self.stmt {
+            Some(stmt) => stmt,
+            None => unreachable!("a loan holds its statement until it is dropped"),
+        }
+    }
+}
+
+impl DerefMut for Cached<'_> {
+    fn deref_mut(&mut self) -> &mut Stmt {
+        match &mut self.stmt {
+            Some(stmt) => stmt,
+            None => unreachable!("a loan holds its statement until it is dropped"),
+        }
+    }
+}
+
+impl Drop for Cached<'_> {
+    fn drop(&mut self) {
+        let Some(mut stmt) = self.stmt.take() else { return };
+        stmt.reset();
+        if !self.session.pinned.get() {
+            return;
+        }
+        match &mut self.key {
+            CacheKey::Plain(kind, table) => {
+                self.session.statements.borrow_mut().insert((*kind, *table), stmt);
+            }
+            CacheKey::Columns(table, insert, columns) => {
+                let mut map = self.session.column_statements.borrow_mut();
+                if map.len() >= MAX_COLUMN_STATEMENTS {
+                    map.clear();
+                }
+                map.insert((*table, *insert, std::mem::take(columns)), stmt);
+            }
+        }
+    }
+}
+
+/// An internal table says something that cannot be.
+pub fn corrupt(what: &str, why: impl std::fmt::Display) -> Error {
+    Error::new(
+        crate::sqlite::codes::CORRUPT,
+        format!("starling: {what} is damaged: {why}. Restore from a backup or a peer"),
+    )
+}

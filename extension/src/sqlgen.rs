@@ -1,0 +1,304 @@
+//! SQL text made from names and ids. [`Ident`] and [`Literal`] are the only quoting there is.
+
+use crate::schema::TableInfo;
+use std::fmt;
+
+/// The journal's virtual table. Its name is what a program without the extension reads ("no such table: main.…"), so it
+/// says what to do; it carries the format number, so that an older build refuses a newer file.
+pub const JOURNAL: &str = "starling_extension_is_not_loaded__load_starling_so__format_1";
+
+/// A quoted identifier.
+pub struct Ident<'a>(pub &'a str);
+
+impl fmt::Display for Ident<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.replace('"', "\"\""))
+    }
+}
+
+/// A quoted text literal.
+pub struct Literal<'a>(pub &'a str);
+
+impl fmt::Display for Literal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}'", self.0.replace('\'', "''"))
+    }
+}
+
+/// What a trigger says happened; the low four bits of a tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TagOp {
+    /// AFTER INSERT
+    Insert,
+    /// AFTER DELETE
+    Delete,
+    /// AFTER UPDATE, the key as it was
+    Update,
+    /// The new key of a key update
+    Move,
+    /// BEFORE INSERT over an existing row, on tables whose own schema says ON CONFLICT REPLACE
+    Overwrite,
+}
+
+/// Largest table id and mask word that fit a tag.
+pub const MAX_TABLE_ID: u32 = (1 << 20) - 1;
+/// File ids are 27 bits, so that a tag stays a positive SQL integer.
+pub const FILE_ID_MASK: u32 = (1 << 27) - 1;
+
+/// A tag: file id, table id, mask word, packed-key flag and operation in one integer, a constant in the trigger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tag {
+    /// Which file's catalogue the table id belongs to.
+    pub file: u32,
+    /// Table id.
+    pub table: u32,
+    /// Which 62 columns an update's mask speaks of.
+    pub word: u16,
+    /// The key came packed, in the first slot.
+    pub packed: bool,
+    /// What happened.
+    pub op: TagOp,
+}
+
+impl Tag {
+    /// As an integer.
+    pub fn encode(self) -> i64 {
+        let op = match self.op {
+            TagOp::Insert => 0,
+            TagOp::Delete => 1,
+            TagOp::Update => 2,
+            TagOp::Move => 3,
+            TagOp::Overwrite => 4,
+        };
+        (i64::from(self.file) << 36)
+            | (i64::from(self.table) << 16)
+            | (i64::from(self.word & 0x7ff) << 5)
+            | (i64::from(self.packed) << 4)
+            | op
+    }
+
+    /// Back from an integer; `None` if it is no tag.
+    pub fn decode(tag: i64) -> Option<Self> {
+        let op = match tag & 15 {
+            0 => TagOp::Insert,
+            1 => TagOp::Delete,
+            2 => TagOp::Update,
+            3 => TagOp::Move,
+            4 => TagOp::Overwrite,
+            _ => return None,
+        };
+        Some(Self {
+            file: u32::try_from(tag >> 36).ok()?,
+            table: ((tag >> 16) & i64::from(MAX_TABLE_ID)) as u32,
+            word: ((tag >> 5) & 0x7ff) as u16,
+            packed: tag & 16 != 0,
+            op,
+        })
+    }
+}
+
+/// Key columns that are passed in slots of their own; a longer key is passed packed.
+pub const KEY_SLOTS: usize = 4;
+
+fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
+    items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>().join(separator)
+}
+
+fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    // One pass, so that a name which looks like a placeholder is left alone.
+    let mut out = String::with_capacity(template.len() * 2);
+    let mut rest = template;
+    while let Some(open) = rest.find('{') {
+        let (before, tail) = rest.split_at(open);
+        out.push_str(before);
+        match tail.find('}') {
+            Some(close) => {
+                let name = &tail[1..close];
+                out.push_str(values.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v));
+                rest = &tail[close + 1..];
+            }
+            None => {
+                out.push_str(tail);
+                rest = "";
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The names of the triggers of a CRR, in the order in which they are made.
+pub fn trigger_names(table: &TableInfo) -> Vec<String> {
+    let mut kinds = vec!["insert", "delete", "update", "move"];
+    if table.replaces_by_schema {
+        kinds.push("before");
+    }
+    kinds.iter().map(|kind| format!("{}__crsql_{kind}", table.name)).collect()
+}
+
+/// The CREATE TRIGGER statements of a CRR, each with its trigger's name.
+pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
+    let packed = table.keys.len() > KEY_SLOTS;
+    let tag = |op, word| Tag { file, table: table.id, word, packed, op }.encode().to_string();
+    let keys = |row: &str| {
+        let columns = list(table.keys.iter().map(|k| format!("{row}.{}", Ident(&k.name))), ", ");
+        if packed {
+            format!("crsql_pack_columns({columns})")
+        } else {
+            columns
+        }
+    };
+    let slots = list((0..if packed { 1 } else { table.keys.len() }).map(|i| format!("k{i}")), ", ");
+    let same_key = list(table.keys.iter().map(|k| format!("NOT ({})", differs(&k.name, k.untyped()))), " AND ");
+    let match_new = list(table.keys.iter().map(|k| format!("{0} = NEW.{0}", Ident(&k.name))), " AND ");
+    let touches: String = table
+        .columns
+        .chunks(starling_crdt::local::MASK_BITS as usize)
+        .enumerate()
+        .map(|(word, columns)| {
+            let mask = columns.iter().enumerate().map(|(i, c)| format!("({})<<{i}", differs(&c.name, c.untyped())));
+            fill(
+                include_str!("../../sql/extension/trigger_update_touch.sql"),
+                &[
+                    ("vt", JOURNAL),
+                    ("tag", &tag(TagOp::Update, word as u16)),
+                    ("mask", &list(mask.map(|m| format!("({m})")), "|")),
+                    ("key_slots", &slots),
+                    ("new_keys", &keys("NEW")),
+                ],
+            )
+        })
+        .collect();
+    let templates = [
+        include_str!("../../sql/extension/trigger_insert.sql"),
+        include_str!("../../sql/extension/trigger_delete.sql"),
+        include_str!("../../sql/extension/trigger_update.sql"),
+        include_str!("../../sql/extension/trigger_move.sql"),
+        include_str!("../../sql/extension/trigger_before_insert.sql"),
+    ];
+    let tags = [TagOp::Insert, TagOp::Delete, TagOp::Update, TagOp::Move, TagOp::Overwrite].map(|op| tag(op, 0));
+    let names = trigger_names(table);
+    names
+        .into_iter()
+        .zip(templates.iter().zip(&tags))
+        .filter(|(name, _)| !(touches.is_empty() && name.ends_with("__crsql_update")))
+        .map(|(name, (template, tag))| {
+            let sql = fill(
+                template,
+                &[
+                    ("trigger", &Ident(&name).to_string()),
+                    ("table", &Ident(&table.name).to_string()),
+                    ("vt", JOURNAL),
+                    ("tag", tag),
+                    ("delete_tag", &tags[1]),
+                    ("insert_tag", &tags[3]),
+                    ("key_slots", &slots),
+                    ("new_keys", &keys("NEW")),
+                    ("old_keys", &keys("OLD")),
+                    ("same_key", &same_key),
+                    ("match_new", &match_new),
+                    ("touches", &touches),
+                ],
+            );
+            (name, sql.trim_end().to_string())
+        })
+        .collect()
+}
+
+/// Whether a column's old and new value differ as replicas see it: bytes and type, whatever the column's collation says
+/// (E2), and −0.0 from 0.0 (X15) where a column keeps them apart.
+fn differs(column: &str, untyped: bool) -> String {
+    let c = Ident(column);
+    let bytes = format!("NEW.{c} IS NOT OLD.{c} COLLATE BINARY");
+    if untyped {
+        format!("{bytes} OR typeof(NEW.{c}) IS NOT typeof(OLD.{c}) OR (NEW.{c} = 0 AND typeof(NEW.{c}) = 'real')")
+    } else {
+        bytes
+    }
+}
+
+fn key_match(table: &TableInfo, first: usize) -> String {
+    list(table.keys.iter().enumerate().map(|(i, k)| format!("{} = ?{}", Ident(&k.name), first + i)), " AND ")
+}
+
+/// `SELECT` of all columns of one row, by key.
+pub fn select_row(table: &TableInfo) -> String {
+    let columns = if table.columns.is_empty() {
+        "1".to_string()
+    } else {
+        list(table.columns.iter().map(|c| Ident(&c.name)), ", ")
+    };
+    format!("SELECT {columns} FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
+}
+
+/// `SELECT` of all keys.
+pub fn select_keys(table: &TableInfo) -> String {
+    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
+    format!("SELECT {keys} FROM main.{} ORDER BY {keys}", Ident(&table.name))
+}
+
+/// Whether a row is there.
+pub fn row_exists(table: &TableInfo) -> String {
+    format!("SELECT 1 FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
+}
+
+/// `INSERT` of keys and the given columns; nothing happens where the key is taken.
+pub fn insert_row(table: &TableInfo, columns: &[usize]) -> String {
+    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
+    let names = columns.iter().filter_map(|i| table.columns.get(*i)).map(|c| format!(", {}", Ident(&c.name)));
+    let slots = list((1..=table.keys.len() + columns.len()).map(|i| format!("?{i}")), ", ");
+    format!(
+        "INSERT INTO main.{}({keys}{}) VALUES({slots}) ON CONFLICT({keys}) DO NOTHING",
+        Ident(&table.name),
+        list(names, "")
+    )
+}
+
+/// `UPDATE` of the given columns, by key (which comes first in the parameters).
+pub fn update_row(table: &TableInfo, columns: &[usize]) -> String {
+    let first = table.keys.len() + 1;
+    let sets = columns
+        .iter()
+        .filter_map(|i| table.columns.get(*i))
+        .enumerate()
+        .map(|(i, c)| format!("{} = ?{}", Ident(&c.name), first + i));
+    format!("UPDATE main.{} SET {} WHERE {}", Ident(&table.name), list(sets, ", "), key_match(table, 1))
+}
+
+/// `DELETE` by key.
+pub fn delete_row(table: &TableInfo) -> String {
+    format!("DELETE FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
+}
+
+/// The row clock table of a CRR: by the rowid itself where the key is one integer, else by the key's bytes.
+pub fn create_rows_table(id: u32, int_key: bool) -> String {
+    if int_key {
+        format!("CREATE TABLE IF NOT EXISTS main.crsql_rows_{id}(key INTEGER PRIMARY KEY, clock BLOB NOT NULL)")
+    } else {
+        format!(
+            "CREATE TABLE IF NOT EXISTS main.crsql_rows_{id}(key BLOB PRIMARY KEY, clock BLOB NOT NULL) WITHOUT ROWID"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_round_trip() {
+        for op in [TagOp::Insert, TagOp::Delete, TagOp::Update, TagOp::Move, TagOp::Overwrite] {
+            let tag = Tag { file: FILE_ID_MASK, table: MAX_TABLE_ID, word: 40, packed: true, op };
+            assert!(tag.encode() > 0);
+            assert_eq!(Tag::decode(tag.encode()), Some(tag));
+        }
+        assert_eq!(Tag::decode(-1), None);
+    }
+
+    #[test]
+    fn placeholders_in_names_are_left_alone() {
+        assert_eq!(fill("a {x} b {y}", &[("x", "{y}"), ("y", "2")]), "a {y} b 2");
+        assert_eq!(Ident("a\"b").to_string(), "\"a\"\"b\"");
+        assert_eq!(Literal("a'b").to_string(), "'a''b'");
+    }
+}

@@ -1,0 +1,190 @@
+//! One connection.
+//!
+//! What it does: prepare and execute SQL, ask the connection about itself, switch triggers.
+//! What it must never do: outlive its connection (see the module's rule), or change anything that the application set.
+//! Invariant: `db` is an open connection of the library whose routines `api` is.
+#![allow(unsafe_code)]
+
+use super::api::{call, lossy, Api};
+use super::error::{codes, Error, Result};
+use super::stmt::Stmt;
+use sqlite3ext_sys::{self as ffi, sqlite3, sqlite3_stmt};
+use std::ffi::{c_int, c_uint, CString};
+use std::ptr;
+
+/// A handle of a connection. It is copied freely and closes nothing.
+#[derive(Clone, Copy)]
+pub struct Db {
+    pub(super) db: *mut sqlite3,
+    pub(super) api: Api,
+}
+
+/// The SQLite that has `sqlite3_changes64` and `sqlite3_total_changes64`.
+const VERSION_CHANGES64: i32 = 3_037_000;
+
+impl Db {
+    /// # Safety
+    /// `db` is an open connection of the library whose routines `api` is, and stays open for as long as the handle and its copies.
+    pub(super) unsafe fn new(db: *mut sqlite3, api: Api) -> Db {
+        Db { db, api }
+    }
+
+    /// The failure that a call just answered with `rc`: with the connection's message, if it speaks of that call.
+    pub(super) fn error(&self, rc: c_int) -> Error {
+        // SAFETY: an open connection.
+        let code = unsafe { call!(self.api, extended_errcode(self.db)) };
+        if code & 0xff != rc & 0xff {
+            return Error::new(rc, self.api.describe(rc));
+        }
+        // SAFETY: an open connection; the message is copied before anything else can replace it.
+        Error::new(code, unsafe { lossy(call!(self.api, errmsg(self.db))) })
+    }
+
+    /// The first statement of `sql` (none if that is space and comments only) and what follows it.
+    fn compile<'s>(&self, sql: &'s str, flags: c_uint) -> Result<(Option<Stmt>, &'s str)> {
+        let len = c_int::try_from(sql.len()).map_err(|_| Error::new(codes::TOOBIG, "the SQL text is too long"))?;
+        if sql.as_bytes().contains(&0) {
+            return Err(Error::msg("the SQL text has a NUL in it"));
+        }
+        let (start, mut stmt, mut tail) = (sql.as_ptr().cast(), ptr::null_mut::<sqlite3_stmt>(), ptr::null());
+        // SAFETY: an open connection, `len` readable bytes, and two places of our own for what comes back.
+        let rc = unsafe { call!(self.api, prepare_v3(self.db, start, len, flags, &mut stmt, &mut tail)) };
+        if rc != codes::OK {
+            return Err(self.error(rc));
+        }
+        let used = (tail as usize).saturating_sub(start as usize);
+        // SAFETY: `stmt` was just prepared, for us alone.
+        let stmt = (!stmt.is_null()).then(|| unsafe { Stmt::new(*self, stmt) });
+        Ok((stmt, sql.get(used..).unwrap_or("")))
+    }
+
+    fn prepare_one(&self, sql: &str, flags: c_uint) -> Result<Stmt> {
+        let (stmt, rest) = self.compile(sql, flags)?;
+        let stmt = stmt.ok_or_else(|| Error::msg("the SQL text has no statement in it"))?;
+        if !rest.trim().is_empty() && self.compile(rest, 0)?.0.is_some() {
+            return Err(Error::msg("the SQL text has more than one statement"));
+        }
+        Ok(stmt)
+    }
+
+    /// Prepares the one statement of `sql`, to be kept and run many times.
+    pub fn prepare(&self, sql: &str) -> Result<Stmt> {
+        self.prepare_one(sql, ffi::SQLITE_PREPARE_PERSISTENT)
+    }
+
+    /// Prepares the one statement of `sql`, to be run now and dropped.
+    pub fn prepare_transient(&self, sql: &str) -> Result<Stmt> {
+        self.prepare_one(sql, 0)
+    }
+
+    /// Runs every statement of `sql`; rows are dropped. What ran before a failure stays done.
+    pub fn exec(&self, sql: &str) -> Result<()> {
+        let mut rest = sql;
+        while !rest.trim().is_empty() {
+            let (stmt, after) = self.compile(rest, 0)?;
+            if let Some(mut stmt) = stmt {
+                stmt.execute()?;
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Whether no explicit transaction is open.
+    pub fn is_autocommit(&self) -> bool {
+        // SAFETY: an open connection. (So in every call below.)
+        unsafe { call!(self.api, get_autocommit(self.db)) != 0 }
+    }
+
+    /// The rows that the last finished statement changed.
+    pub fn changes(&self) -> i64 {
+        if self.api.version() >= VERSION_CHANGES64 {
+            // SAFETY: the version says that the table reaches that far.
+            if let Some(changes64) = unsafe { (*self.api.routines()).changes64 } {
+                // SAFETY: as above.
+                return unsafe { changes64(self.db) };
+            }
+        }
+        // SAFETY: as above.
+        i64::from(unsafe { call!(self.api, changes(self.db)) })
+    }
+
+    /// The rows changed since the connection was opened, those of triggers included.
+    pub fn total_changes(&self) -> i64 {
+        if self.api.version() >= VERSION_CHANGES64 {
+            // SAFETY: the version says that the table reaches that far.
+            if let Some(total_changes64) = unsafe { (*self.api.routines()).total_changes64 } {
+                // SAFETY: as above.
+                return unsafe { total_changes64(self.db) };
+            }
+        }
+        // SAFETY: as above.
+        i64::from(unsafe { call!(self.api, total_changes(self.db)) })
+    }
+
+    pub fn last_insert_rowid(&self) -> i64 {
+        // SAFETY: as above.
+        unsafe { call!(self.api, last_insert_rowid(self.db)) }
+    }
+
+    pub fn set_last_insert_rowid(&self, rowid: i64) {
+        // SAFETY: as above.
+        unsafe { call!(self.api, set_last_insert_rowid(self.db, rowid)) }
+    }
+
+    /// Switches all triggers on or off and answers what was. A change makes SQLite prepare every statement anew.
+    pub fn set_triggers_enabled(&self, on: bool) -> Result<bool> {
+        let before = self.triggers(-1)?;
+        self.triggers(c_int::from(on))?;
+        Ok(before)
+    }
+
+    /// Sets the switch (1, 0) or leaves it (−1), and answers its state after that.
+    fn triggers(&self, switch: c_int) -> Result<bool> {
+        let mut state: c_int = 1;
+        // SAFETY: an open connection; this option takes an int and where to write one.
+        let rc = unsafe {
+            let place: *mut c_int = &mut state;
+            call!(self.api, db_config(self.db, ffi::SQLITE_DBCONFIG_ENABLE_TRIGGER as c_int, switch, place))
+        };
+        if rc != codes::OK {
+            return Err(Error::new(rc, "SQLite cannot switch triggers"));
+        }
+        Ok(state != 0)
+    }
+
+    /// Whether a schema (`main`, …) is open for reading only; none if there is no such schema.
+    pub fn is_readonly(&self, schema: &str) -> Option<bool> {
+        let schema = CString::new(schema).ok()?;
+        // SAFETY: an open connection and a C string.
+        match unsafe { call!(self.api, db_readonly(self.db, schema.as_ptr())) } {
+            -1 => None,
+            readonly => Some(readonly != 0),
+        }
+    }
+
+    /// The file of a schema; none for a temporary or in-memory one, or if there is no such schema.
+    pub fn filename(&self, schema: &str) -> Option<String> {
+        let schema = CString::new(schema).ok()?;
+        // SAFETY: an open connection and a C string; the name is copied.
+        let name = unsafe { lossy(call!(self.api, db_filename(self.db, schema.as_ptr()))) };
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// SQLite's version: 3040001 is 3.40.1.
+    pub fn libversion_number(&self) -> i32 {
+        self.api.version()
+    }
+
+    /// How many parameters a statement may have.
+    pub fn limit_variables(&self) -> i32 {
+        // SAFETY: an open connection; −1 only asks.
+        unsafe { call!(self.api, limit(self.db, ffi::SQLITE_LIMIT_VARIABLE_NUMBER as c_int, -1)) }
+    }
+
+    /// How many bytes a text, blob or row may have.
+    pub fn limit_length(&self) -> i32 {
+        // SAFETY: an open connection; −1 only asks.
+        unsafe { call!(self.api, limit(self.db, ffi::SQLITE_LIMIT_LENGTH as c_int, -1)) }
+    }
+}

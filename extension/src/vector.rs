@@ -1,0 +1,268 @@
+//! The version vector on disk: what is claimed, what is carried, and the tokens that tell a dot used twice.
+
+use crate::log::{Record, RECORD_COLUMNS};
+use crate::session::{corrupt, Session};
+use crate::sqlite::{codes, Error, Result};
+use starling_crdt::ids::TOKEN_MASK;
+use starling_crdt::log_chunk::{ChunkReader, Kind};
+use starling_crdt::{Origin, RangeSet, Vector};
+
+impl Session {
+    /// Whether a dot is claimed.
+    pub fn is_claimed(&self, origin: u32, version: u64) -> Result<bool> {
+        if origin == self.meta()?.origin && version <= self.tail()?.last_local {
+            return Ok(true);
+        }
+        let mut find =
+            self.fixed("SELECT hi FROM main.crsql_claim WHERE origin = ?1 AND lo <= ?2 ORDER BY lo DESC LIMIT 1")?;
+        find.bind_int(1, i64::from(origin))?;
+        find.bind_int(2, version.cast_signed())?;
+        Ok(find.step()? && find.column_int(0) >= version.cast_signed())
+    }
+
+    /// Claims `lo..=hi` of an origin; `token` is that of `hi`, 0 = not known.
+    pub fn claim(&self, origin: u32, lo: u64, hi: u64, token: u64) -> Result<()> {
+        let (mut set, mut old, mut head) = (RangeSet::from_range(lo, hi), Vec::new(), (hi, token));
+        {
+            let mut near = self.fixed(
+                "SELECT lo, hi, token FROM main.crsql_claim WHERE origin = ?1 AND hi >= ?2 - 1 AND lo <= ?3 + 1",
+            )?;
+            near.bind_int(1, i64::from(origin))?;
+            near.bind_int(2, lo.cast_signed())?;
+            near.bind_int(3, hi.cast_signed())?;
+            while near.step()? {
+                let (a, b) = (near.column_int(0).cast_unsigned(), near.column_int(1).cast_unsigned());
+                let their_token = near.column_int(2).cast_unsigned();
+                if a <= lo && hi <= b && !(hi == b && their_token == 0 && token != 0) {
+                    return Ok(());
+                }
+                set.insert(a, b);
+                if b > head.0 || (b == head.0 && head.1 == 0) {
+                    head = (b, their_token);
+                }
+                old.push(a);
+            }
+        }
+        for lo in old {
+            let mut drop = self.fixed("DELETE FROM main.crsql_claim WHERE origin = ?1 AND lo = ?2")?;
+            drop.bind_int(1, i64::from(origin))?;
+            drop.bind_int(2, lo.cast_signed())?;
+            drop.execute()?;
+        }
+        for &(lo, hi) in set.ranges() {
+            let mut add =
+                self.fixed("INSERT OR REPLACE INTO main.crsql_claim(origin, lo, hi, token) VALUES(?1, ?2, ?3, ?4)")?;
+            add.bind_int(1, i64::from(origin))?;
+            add.bind_int(2, lo.cast_signed())?;
+            add.bind_int(3, hi.cast_signed())?;
+            add.bind_int(4, head.1.cast_signed())?;
+            add.execute()?;
+        }
+        let mut carried =
+            self.fixed("DELETE FROM main.crsql_carried WHERE origin = ?1 AND version BETWEEN ?2 AND ?3")?;
+        carried.bind_int(1, i64::from(origin))?;
+        carried.bind_int(2, lo.cast_signed())?;
+        carried.bind_int(3, hi.cast_signed())?;
+        carried.execute()
+    }
+
+    /// Remembers that some cells of a dot are held without a claim.
+    pub fn carry(&self, origin: u32, version: u64) -> Result<()> {
+        if self.is_claimed(origin, version)? {
+            return Ok(());
+        }
+        let mut add = self.fixed("INSERT OR IGNORE INTO main.crsql_carried(origin, version) VALUES(?1, ?2)")?;
+        add.bind_int(1, i64::from(origin))?;
+        add.bind_int(2, version.cast_signed())?;
+        add.execute()
+    }
+
+    /// The vector of this database as it stands.
+    pub fn vector(&self) -> Result<Vector> {
+        let meta = self.meta()?;
+        let tail = self.tail()?;
+        let mut vector = Vector::default();
+        if tail.last_local > 0 {
+            let own = Origin { site: meta.site, epoch: meta.epoch };
+            vector.claim(own, 1, tail.last_local, tail.last_local_token);
+        }
+        let mut claims = Vec::new();
+        {
+            let mut all = self.fixed("SELECT origin, lo, hi, token FROM main.crsql_claim ORDER BY origin, lo")?;
+            while all.step()? {
+                let origin = u32::try_from(all.column_int(0)).map_err(|e| corrupt("crsql_claim", e))?;
+                claims.push((origin, all.column_int(1), all.column_int(2), all.column_int(3)));
+            }
+        }
+        for (origin, lo, hi, token) in claims {
+            let (origin, _) = self.origin_of(origin)?;
+            let number = |n: i64| u64::try_from(n).map_err(|e| corrupt("crsql_claim", e));
+            vector.claim(origin, number(lo)?, number(hi)?, number(token)? & TOKEN_MASK);
+        }
+        for (origin, version) in self.carried()? {
+            let hash = self.carried_hash(origin, version)?;
+            let (origin, _) = self.origin_of(origin)?;
+            vector.origins.entry(origin).or_default().carried.insert(version, hash);
+        }
+        Ok(vector)
+    }
+
+    fn carried(&self) -> Result<Vec<(u32, u64)>> {
+        let mut all = self.fixed("SELECT origin, version FROM main.crsql_carried ORDER BY origin, version")?;
+        let mut out = Vec::new();
+        while all.step()? {
+            let origin = u32::try_from(all.column_int(0)).map_err(|e| corrupt("crsql_carried", e))?;
+            out.push((origin, all.column_int(1).cast_unsigned()));
+        }
+        Ok(out)
+    }
+
+    /// A hash of the live cells held of a dot: two nodes may carry different cells of one dot, and must not look equal.
+    fn carried_hash(&self, origin: u32, version: u64) -> Result<u64> {
+        let mut sum = 0u64;
+        for record in self.records_of(origin, version)? {
+            for n in 0..=record.chunks {
+                let chunk = if n == 0 { record.entries.clone() } else { record.chunk(self, n - 1)? };
+                let mut reader = ChunkReader::new(&chunk).map_err(|e| corrupt("a log chunk", e))?;
+                while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
+                    let Some(table) = self.table(entry.table.id)? else { continue };
+                    let clock = self.get_clock(&table, reader.key())?;
+                    let mut add = |column: &str, version: u64, cl: u64| {
+                        let name = table.info.name.as_bytes();
+                        sum = sum.wrapping_add(hash_cell(name, reader.key(), column.as_bytes(), version, cl));
+                    };
+                    let live = |seq: u64, stamp: &starling_crdt::row_clock::Stamp| {
+                        stamp.origin == record.origin && stamp.version == record.version && stamp.seq == seq
+                    };
+                    let cl = clock.as_ref().map_or(1, |c| c.cl);
+                    match (entry.kind, &clock) {
+                        (Kind::Mask, Some(clock)) if clock.is_alive() => {
+                            for (i, id) in reader.columns().iter().enumerate() {
+                                let Some(cell) = clock.cell(*id).filter(|c| live(entry.seq + i as u64, &c.stamp))
+                                else {
+                                    continue;
+                                };
+                                let name = table.info.position(*id).and_then(|p| table.info.columns.get(p));
+                                add(name.map_or("", |c| &c.name), cell.version, cl);
+                            }
+                        }
+                        (Kind::Mask, _) => {}
+                        (_, None) => add("", 1, 1),
+                        (Kind::Base, Some(clock)) if clock.cl == 1 && clock.based && clock.life.is_none() => {
+                            add("", 1, 1);
+                        }
+                        (_, Some(clock)) if clock.life.as_ref().is_some_and(|l| live(entry.seq, l)) => add("", 1, cl),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    /// All records of a dot.
+    pub fn records_of(&self, origin: u32, version: u64) -> Result<Vec<Record>> {
+        let mut out = Vec::new();
+        let mut own = self.db.prepare(&format!(
+            "SELECT {RECORD_COLUMNS} FROM main.crsql_log WHERE db_version = ?2 AND origin = ?1 AND version IS NULL"
+        ))?;
+        let mut foreign = self.db.prepare(&format!(
+            "SELECT {RECORD_COLUMNS} FROM main.crsql_log WHERE origin = ?1 AND version = ?2 AND version IS NOT NULL \
+             ORDER BY db_version"
+        ))?;
+        for stmt in [&mut own, &mut foreign] {
+            stmt.bind_int(1, i64::from(origin))?;
+            stmt.bind_int(2, version.cast_signed())?;
+            while stmt.step()? {
+                out.push(Record::read(stmt)?);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The token of a dot as far as it is remembered; 0 = not known.
+    pub fn token_of(&self, origin: u32, version: u64) -> Result<u64> {
+        if let Some(record) = self.records_of(origin, version)?.first() {
+            return Ok(record.token);
+        }
+        let mut find = self.fixed(
+            "SELECT token FROM main.crsql_token WHERE origin = ?1 AND version = ?2 UNION ALL \
+             SELECT token FROM main.crsql_claim WHERE origin = ?1 AND hi = ?2",
+        )?;
+        find.bind_int(1, i64::from(origin))?;
+        find.bind_int(2, version.cast_signed())?;
+        while find.step()? {
+            if find.column_int(0) != 0 {
+                return Ok(find.column_int(0).cast_unsigned());
+            }
+        }
+        Ok(0)
+    }
+
+    /// Unions the claims of an answer that was merged to its end.
+    pub fn claim_vector(&self, vector: &Vector) -> Result<()> {
+        let meta = self.meta()?;
+        for (origin, state) in &vector.origins {
+            let own = origin.site == meta.site && origin.epoch == meta.epoch;
+            let ordinal = self.ordinal(origin)?;
+            for &(lo, hi) in state.claimed.ranges() {
+                if own && hi <= self.tail()?.last_local {
+                    continue;
+                }
+                let token = if Some(hi) == state.claimed.max() { state.head_token } else { 0 };
+                self.claim(ordinal, lo, hi, token)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the head tokens of another vector with what is remembered here. Text naming the first dot that was used
+    /// twice, `None` where nothing contradicts.
+    pub fn check_vector(&self, vector: &Vector) -> Result<Option<String>> {
+        for (origin, state) in &vector.origins {
+            let Some(head) = state.claimed.max().filter(|_| state.head_token != 0) else { continue };
+            let ordinal = self.ordinal(origin)?;
+            let ours = self.token_of(ordinal, head)?;
+            if ours != 0 && ours != state.head_token {
+                return Ok(Some(format!("site {} epoch {:016x} version {head}", origin.site, origin.epoch)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Refuses a changeset whose predecessor is not the one that was claimed here (S1).
+    pub fn check_predecessor(&self, origin: u32, prev: u64, prev_token: u64) -> Result<()> {
+        if prev == 0 || prev_token == 0 || !self.is_claimed(origin, prev)? {
+            return Ok(());
+        }
+        let ours = self.token_of(origin, prev)?;
+        if ours != 0 && ours != prev_token {
+            let (origin, _) = self.origin_of(origin)?;
+            return Err(Error::new(
+                codes::ERROR,
+                format!(
+                    "starling: forked history: site {} epoch {:016x} used version {prev} twice (lost commits, a restored \
+                     backup or a copied file); that site must enter a new epoch",
+                    origin.site, origin.epoch
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// FNV-1a (Fowler, Noll, Vo) over the fields, each with its length.
+fn hash_cell(table: &[u8], key: &[u8], column: &[u8], version: u64, cl: u64) -> u64 {
+    let mut h = 0xcbf2_9ce4_8422_2325u64;
+    let mut feed = |bytes: &[u8]| {
+        for b in (bytes.len() as u32).to_le_bytes().iter().chain(bytes) {
+            h = (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    for bytes in [table, key, column] {
+        feed(bytes);
+    }
+    feed(&version.to_le_bytes());
+    feed(&cl.to_le_bytes());
+    h
+}

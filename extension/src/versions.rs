@@ -1,0 +1,51 @@
+//! The Lamport counter and the configuration, as SQL sees them.
+
+use crate::session::Session;
+use crate::sqlite::Result;
+
+impl Session {
+    /// The last committed version, 0 in a fresh database.
+    pub fn committed_version(&self) -> Result<u64> {
+        if !self.has_schema()? {
+            return Ok(0);
+        }
+        let open = self.tx.borrow().local.map(|r| r.db_version).or(self.tx.borrow().foreign.map(|r| r.db_version));
+        let Some(open) = open else {
+            return Ok(self.int("SELECT coalesce(max(db_version), 0) FROM main.crsql_log")?.max(0).cast_unsigned());
+        };
+        // What this transaction has written does not count yet.
+        let mut below = self.fixed("SELECT coalesce(max(db_version), 0) FROM main.crsql_log WHERE db_version < ?1")?;
+        let first = self.tx.borrow().first_version.unwrap_or(open);
+        below.bind_int(1, first.cast_signed())?;
+        below.step()?;
+        Ok(below.column_int(0).max(0).cast_unsigned())
+    }
+
+    /// The version that the open transaction will get, raised to at least `given`.
+    pub fn next_version(&self, given: u64) -> Result<u64> {
+        let committed = self.committed_version()?;
+        let mut tx = self.tx.borrow_mut();
+        let pending = tx.local.map_or(0, |r| r.db_version).max(tx.requested);
+        let next = (committed + 1).max(pending).max(given);
+        if given > 0 && tx.active {
+            tx.requested = tx.requested.max(given);
+        }
+        Ok(next)
+    }
+
+    /// Stores a setting.
+    pub fn set_config(&self, name: &str, value: i64) -> Result<()> {
+        self.ensure_schema()?;
+        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('config.' || ?1, ?2)")?;
+        set.bind_text(1, name)?;
+        set.bind_int(2, value)?;
+        set.execute()?;
+        self.meta.replace(None);
+        Ok(())
+    }
+
+    /// Whether `main` has a table of that name.
+    pub fn is_table(&self, name: &str) -> Result<bool> {
+        Ok(crate::schema::read(self.db, name)?.is_some())
+    }
+}

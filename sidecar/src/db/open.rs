@@ -1,0 +1,245 @@
+//! Opening connections, and the first look at a database.
+
+use super::check::DbPath;
+use crate::error::Error;
+use rusqlite::{Connection, ErrorCode, OpenFlags, MAIN_DB};
+use starling_crdt::{SiteId, Vector};
+use std::time::Duration;
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Merges. Waits for locks by itself, checkpoints by itself.
+    Writer,
+    /// Reads snapshots.
+    Reader,
+    /// Statements that come over HTTP.
+    Api,
+}
+
+/// Opens connections to one database.
+#[derive(Clone, Debug)]
+pub struct Opener {
+    db: DbPath,
+}
+
+/// What the store is at the start, from one snapshot.
+#[derive(Clone, Debug)]
+pub struct StoreStart {
+    /// This replica.
+    pub site: SiteId,
+    /// The local counter.
+    pub db_version: u64,
+    /// What it claims.
+    pub vector: Vector,
+    /// Changes kept aside.
+    pub aside: u64,
+}
+
+impl Opener {
+    /// For this file.
+    #[must_use]
+    pub const fn new(db: DbPath) -> Self {
+        Self { db }
+    }
+
+    /// The file.
+    #[must_use]
+    pub const fn db(&self) -> &DbPath {
+        &self.db
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn open(&self, role: Role) -> rusqlite::Result<Connection> {
+        self.open_with(role, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    }
+
+    fn open_with(&self, role: Role, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        let conn = Connection::open_with_flags(self.db.path(), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        conn.set_prepared_statement_cache_capacity(32);
+        match role {
+            Role::Writer => {
+                conn.busy_timeout(Duration::ZERO)?;
+                conn.pragma_update(None, "synchronous", "NORMAL")?;
+                conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+            }
+            Role::Reader => conn.busy_timeout(Duration::from_secs(1))?,
+            Role::Api => {
+                conn.busy_timeout(crate::limits::API_BUSY)?;
+                conn.pragma_update(None, "synchronous", "NORMAL")?;
+            }
+        }
+        Ok(conn)
+    }
+
+    /// Opens the database for the first time in this run, makes the file if it is not there, switches it to WAL.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file and what to do.
+    pub fn first_open(&self) -> Result<Connection, Error> {
+        if self.db.identity().is_none() {
+            tracing::info!(path = %self.db.path().display(), "the database is not there yet and is made now");
+        }
+        let failed = |e: &rusqlite::Error| Error::database(self.db.path(), explain(e));
+        let conn = self
+            .open_with(Role::Writer, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
+            .map_err(|e| failed(&e))?;
+        conn.busy_timeout(Duration::from_secs(5)).map_err(|e| failed(&e))?;
+        let _: i64 = conn.query_row("PRAGMA schema_version", [], |r| r.get(0)).map_err(|e| failed(&e))?;
+        if conn.is_readonly(MAIN_DB).map_err(|e| failed(&e))? {
+            return Err(Error::database(self.db.path(), "can only be opened read-only by this user"));
+        }
+        self.ensure_wal(&conn)?;
+        conn.busy_timeout(Duration::ZERO).map_err(|e| failed(&e))?;
+        Ok(conn)
+    }
+
+    fn ensure_wal(&self, conn: &Connection) -> Result<(), Error> {
+        let mode: rusqlite::Result<String> = conn.query_row("PRAGMA journal_mode = WAL", [], |r| r.get(0));
+        match mode {
+            Ok(mode) if mode.eq_ignore_ascii_case("wal") => {}
+            Ok(mode) => tracing::warn!(mode, "the database is not in WAL mode: writers and readers will wait for each other"),
+            Err(e) if is_busy(&e) => {
+                tracing::warn!("the database could not be switched to WAL mode, a program is using it: {e}");
+            }
+            Err(e) => return Err(Error::database(self.db.path(), explain(&e))),
+        }
+        Ok(())
+    }
+}
+
+/// Reads what the store is, from one snapshot.
+///
+/// # Errors
+/// SQLite's, or a site id or vector that cannot be read.
+pub fn store_start(conn: &Connection) -> Result<StoreStart, String> {
+    let text = |e: rusqlite::Error| e.to_string();
+    // The site id is drawn at the first question, which writes: it is asked for outside the read transaction.
+    let site: Vec<u8> = conn.query_row("SELECT crsql_site_id()", [], |r| r.get(0)).map_err(text)?;
+    let site = SiteId::from_slice(&site).filter(|_| site.len() == 16).ok_or("the site id is not 16 bytes")?;
+    let snapshot = ReadSnapshot::begin(conn).map_err(text)?;
+    let db_version = read_version(conn, "SELECT crsql_db_version()").map_err(text)?;
+    let aside = read_version(conn, "SELECT starling_aside()").map_err(text)?;
+    let vector = read_vector(conn)?;
+    snapshot.end().map_err(text)?;
+    Ok(StoreStart { site, db_version, vector, aside })
+}
+
+/// A read transaction that ends with this value.
+#[derive(Debug)]
+pub struct ReadSnapshot<'c> {
+    conn: &'c Connection,
+}
+
+impl<'c> ReadSnapshot<'c> {
+    /// Begins; the first statement takes the snapshot.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn begin(conn: &'c Connection) -> rusqlite::Result<Self> {
+        conn.execute_batch("BEGIN DEFERRED")?;
+        Ok(Self { conn })
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn end(self) -> rusqlite::Result<()> {
+        let conn = self.conn;
+        std::mem::forget(self);
+        conn.execute_batch("COMMIT").inspect_err(|_| roll_back(conn))
+    }
+}
+
+impl Drop for ReadSnapshot<'_> {
+    fn drop(&mut self) {
+        roll_back(self.conn);
+    }
+}
+
+/// Rolls back whatever is open. SQLite may have done so by itself.
+pub fn roll_back(conn: &Connection) {
+    if !conn.is_autocommit() {
+        if let Err(e) = conn.execute_batch("ROLLBACK") {
+            tracing::warn!("a transaction could not be rolled back: {e}");
+        }
+    }
+}
+
+/// `starling_vector()`, decoded.
+///
+/// # Errors
+/// SQLite's or the codec's, as text.
+pub fn read_vector(conn: &Connection) -> Result<Vector, String> {
+    let bytes = read_vector_bytes(conn).map_err(|e| e.to_string())?;
+    Vector::decode(&bytes).map_err(|e| e.to_string())
+}
+
+/// `starling_vector()`.
+///
+/// # Errors
+/// SQLite's.
+pub fn read_vector_bytes(conn: &Connection) -> rusqlite::Result<Vec<u8>> {
+    conn.prepare_cached("SELECT starling_vector()")?.query_row([], |r| r.get(0))
+}
+
+/// A number that cannot be negative.
+///
+/// # Errors
+/// SQLite's.
+pub fn read_version(conn: &Connection, sql: &str) -> rusqlite::Result<u64> {
+    let n: i64 = conn.prepare_cached(sql)?.query_row([], |r| r.get(0))?;
+    Ok(u64::try_from(n).unwrap_or(0))
+}
+
+/// Whether another connection stands in the way.
+#[must_use]
+pub fn is_busy(e: &rusqlite::Error) -> bool {
+    matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// What an error at opening means, and what to do.
+#[must_use]
+pub fn explain(e: &rusqlite::Error) -> String {
+    match e.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => "is not an SQLite database, or it is encrypted".into(),
+        Some(ErrorCode::DatabaseCorrupt) => format!("is damaged ({e}); restore it or run sqlite3 FILE .recover"),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            format!("is locked by another program ({e}); end its transaction or its exclusive locking mode")
+        }
+        Some(ErrorCode::CannotOpen) => format!("cannot be opened: {e}"),
+        Some(ErrorCode::ReadOnly) => format!("cannot be written ({e}); check the rights of the file, its -wal and its -shm"),
+        _ => e.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first_open(bytes: &[u8]) -> Result<Connection, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        std::fs::write(&path, bytes).unwrap();
+        Opener::new(DbPath::resolve(&path).unwrap()).first_open()
+    }
+
+    #[test]
+    fn what_is_not_a_database_is_refused_in_words() {
+        let error = first_open(&[0x5a; 8192]).unwrap_err();
+        assert!(error.to_string().contains("not an SQLite database, or it is encrypted"), "{error}");
+        assert_eq!(error.exit_code(), 1);
+        assert!(first_open(b"").is_ok(), "an empty file is an empty database");
+    }
+
+    #[test]
+    fn a_new_database_is_switched_to_wal() {
+        let conn = first_open(b"").unwrap();
+        let mode: String = conn.query_row("PRAGMA journal_mode", [], |r| r.get(0)).unwrap();
+        assert_eq!(mode, "wal");
+    }
+}
