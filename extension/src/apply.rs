@@ -102,9 +102,11 @@ impl Session {
         self.write_row(table, key, incoming, &local, &decision, visible)?;
         self.put_clock(table, key, &decision.clock)?;
         let entries = entries(incoming, &decision);
-        let changes = decision.won.len() as u64 + u64::from(decision.life_won && !decision.adopt_base);
+        let changes = decision.won.len() as u64
+            + u64::from((decision.life_won && !decision.adopt_base) || decision.sentinel.is_some());
         let named_life = !matches!(incoming.kind, IncomingKind::Cells { life: None, .. });
-        let all_won = decision.won.len() == incoming.cells.len() && (decision.life_won || !named_life);
+        let life_taken = decision.life_won || decision.sentinel.is_some();
+        let all_won = decision.won.len() == incoming.cells.len() && (life_taken || !named_life);
         Ok(Applied { entries, changes: changes.max(1), all_won })
     }
 
@@ -293,11 +295,14 @@ fn entries(incoming: &Incoming<'_>, decision: &Decision) -> Vec<MergedEntry> {
     if let (Some(life), true) = (life, decision.life_won || decision.adopt_base) {
         let kind = match incoming.kind {
             IncomingKind::Tombstone { .. } => Kind::Tombstone,
-            IncomingKind::Base { .. } if decision.clock.sentinel => Kind::Rebase,
+            IncomingKind::Base { life, .. } if decision.clock.base_has_sentinel(&life) => Kind::Rebase,
             IncomingKind::Base { .. } => Kind::Base,
             IncomingKind::Cells { .. } => Kind::Sentinel,
         };
         out.push(MergedEntry { stamp: life, kind, columns: Vec::new() });
+    }
+    if let Some(stamp) = decision.sentinel {
+        out.push(MergedEntry { stamp, kind: Kind::Sentinel, columns: Vec::new() });
     }
     for cell in decision.won.iter().filter_map(|i| incoming.cells.get(*i)).filter(|c| c.version > 0) {
         // A base entry speaks for the cells that the clock does not list, every other cell has a mask of its own.

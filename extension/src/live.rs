@@ -32,7 +32,7 @@ impl Record {
 
     /// Whether a tombstone or `'-1'` entry stands for the row's present life.
     pub fn is_life(&self, entry: &Entry, clock: Option<&RowClock>) -> bool {
-        clock.is_some_and(|c| c.life.as_ref().is_some_and(|life| self.is_at(life, entry.seq)))
+        clock.and_then(RowClock::sentinel).is_some_and(|s| self.is_at(&s, entry.seq))
     }
 }
 

@@ -275,11 +275,12 @@ impl<'a> Merge<'_, 'a> {
                     let id = (*ids.get(i)?)?;
                     Some((id, 1, Stamp { seq: seq + i as u64, ..own }, affine(id, v.value())))
                 });
-                (IncomingKind::Base { life: own, sentinel: false }, cells.collect())
+                (IncomingKind::Base { life: own, sentinel: None }, cells.collect())
             }
-            RowKind::Base { sentinel, life, cells } => {
-                (IncomingKind::Base { life: self.stamp(life), sentinel: *sentinel }, map(cells))
-            }
+            RowKind::Base { sentinel, life, cells } => (
+                IncomingKind::Base { life: self.stamp(life), sentinel: sentinel.as_ref().map(|s| self.stamp(s)) },
+                map(cells),
+            ),
             RowKind::Cells { born, life, cells } => {
                 (IncomingKind::Cells { born: *born, life: life.as_ref().map(|l| self.stamp(l)) }, map(cells))
             }

@@ -109,6 +109,9 @@ impl Part<'_> {
                 self.whole_row(index, &table, key, &clock, self.record.stamp(entry.seq))
             }
             (Kind::Mask, Some(clock)) if clock.is_alive() => self.mask(index, &table, entry, key, columns, &clock),
+            (Kind::Sentinel, Some(clock)) if clock.cl == 1 && self.record.is_life(entry, Some(&clock)) => {
+                self.life_only(index, key, &clock)
+            }
             (Kind::Tombstone | Kind::Sentinel, Some(clock)) if self.record.is_life(entry, Some(&clock)) => {
                 self.present_state(index, &table, key, &clock)
             }
@@ -154,23 +157,24 @@ impl Part<'_> {
     /// The row whole, each cell with its own version and dot (X4). `base` is the base's stamp.
     fn whole_row(&mut self, index: usize, table: &Table, key: &[u8], clock: &RowClock, base: Stamp) -> Result<()> {
         let values = self.session.local_row(table, key, true)?;
-        let life = self.stamp(&clock.life.unwrap_or(base))?;
+        let base = clock.life.unwrap_or(base);
+        let first_seq = base.seq + u64::from(clock.base_has_sentinel(&base));
+        let life = self.stamp(&base)?;
+        let sentinel = clock.sentinel().map(|s| self.stamp(&s)).transpose()?;
         let mut cells = Vec::new();
         for (position, column) in table.info.columns.iter().enumerate() {
             let version = clock.version_of(column.id);
             let stamp = match clock.cell(column.id) {
                 Some(cell) => cell.stamp,
                 None if column.born > self.base_generation(table, clock) => continue,
-                None => {
-                    Stamp { seq: base.seq + u64::from(clock.sentinel) + position as u64, ..clock.life.unwrap_or(base) }
-                }
+                None => Stamp { seq: first_seq + position as u64, ..base },
             };
             if version > 0 {
                 cells.push((position, version, self.stamp(&stamp)?));
             }
         }
         self.rows += 1;
-        self.writer.base(index, key, clock.cl, clock.sentinel, life, cells.len());
+        self.writer.base(index, key, clock.cl, sentinel, life, cells.len());
         for (position, version, stamp) in cells {
             self.writer.cell(position, version, stamp, values.value_at(position));
         }
@@ -225,7 +229,7 @@ impl Part<'_> {
         }
         let values = self.session.local_row(table, key, true)?;
         self.rows += 1;
-        let life = match (clock.based, clock.life) {
+        let life = match (clock.based, clock.sentinel()) {
             (false, Some(life)) => Some(self.stamp(&life)?),
             _ => None,
         };
@@ -260,10 +264,10 @@ impl Part<'_> {
     }
 
     fn life_only(&mut self, index: usize, key: &[u8], clock: &RowClock) -> Result<()> {
-        let Some(life) = clock.life else { return Ok(()) };
+        let Some(life) = clock.sentinel() else { return Ok(()) };
         let life = self.stamp(&life)?;
         self.rows += 1;
-        self.writer.cells(index, key, clock.cl, clock.born, Some(life), 0);
+        self.writer.cells(index, key, clock.cl, clock.born && !clock.based, Some(life), 0);
         Ok(())
     }
 

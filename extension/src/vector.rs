@@ -151,7 +151,9 @@ impl Session {
                         (Kind::Base, Some(clock)) if clock.cl == 1 && clock.based && clock.life.is_none() => {
                             add("", 1, 1);
                         }
-                        (_, Some(clock)) if clock.life.as_ref().is_some_and(|l| live(entry.seq, l)) => add("", 1, cl),
+                        (_, Some(clock)) if clock.life.iter().chain(&clock.moved).any(|l| live(entry.seq, l)) => {
+                            add("", 1, cl)
+                        }
                         _ => {}
                     }
                 }

@@ -86,8 +86,8 @@ pub struct Cell<'a> {
 pub enum RowKind<'a> {
     /// The row whole, each cell with its own version and dot; `life` is the insert that this lifetime began with.
     Base {
-        /// The row has a `'-1'` row: it was deleted before, or made by a key update.
-        sentinel: bool,
+        /// The write of its `'-1'` row: it was deleted before, or made by a key update.
+        sentinel: Option<Stamp>,
         /// The insert.
         life: Stamp,
         /// All cells that the sender holds.
@@ -283,8 +283,14 @@ impl<'a> PartReader<'a> {
                 RowKind::Uniform { seq, values }
             }
             OP_BASE => {
-                let sentinel = self.flags(1)? != 0;
-                RowKind::Base { sentinel, life: self.read_stamp()?, cells: self.read_cells(columns)? }
+                let flags = self.flags(2)?;
+                let life = self.read_stamp()?;
+                let sentinel = match flags {
+                    0 => None,
+                    1 => Some(life),
+                    _ => Some(self.read_stamp()?),
+                };
+                RowKind::Base { sentinel, life, cells: self.read_cells(columns)? }
             }
             OP_TOMBSTONE => RowKind::Tombstone { life: self.read_stamp()? },
             _ => {
@@ -390,11 +396,18 @@ impl PartWriter {
     }
 
     /// Starts a whole row of `n` cells, which follow through [`PartWriter::cell`].
-    pub fn base(&mut self, table: usize, key: &[u8], cl: u64, sentinel: bool, life: Stamp, n: usize) {
+    pub fn base(&mut self, table: usize, key: &[u8], cl: u64, sentinel: Option<Stamp>, life: Stamp, n: usize) {
         self.row_head(OP_BASE, table, key);
         put_varint(&mut self.out, cl);
-        self.out.push(u8::from(sentinel));
+        self.out.push(match sentinel {
+            None => 0,
+            Some(s) if s == life => 1,
+            Some(_) => 2,
+        });
         self.stamp(life);
+        if let Some(sentinel) = sentinel.filter(|s| *s != life) {
+            self.stamp(sentinel);
+        }
         put_varint(&mut self.out, n as u64);
     }
 
@@ -479,7 +492,7 @@ mod tests {
         let other = DotHeader { dot: Dot { version: 9, ..h.dot.dot }, ..h.dot };
         let (dot, author) = (w.dot(&other), w.author(&SiteId([1; 16])));
         let stamp = Stamp { dot, author: Some(author), seq: 2 };
-        w.base(t, b"k2", 3, true, Stamp { dot: 0, author: None, seq: 8 }, 1);
+        w.base(t, b"k2", 3, Some(stamp), Stamp { dot: 0, author: None, seq: 8 }, 1);
         w.cell(1, 6, stamp, ValueRef::Null);
         w.cells(t, b"k3", 1, true, None, 1);
         w.cell(0, 2, stamp, ValueRef::Real(0.5));
@@ -494,7 +507,7 @@ mod tests {
         }
         assert_eq!(items.len(), 7);
         assert_eq!(items[2], Item::Dot(other));
-        let Item::Row(Row { kind: RowKind::Base { sentinel: true, life, cells }, cl: 3, .. }) = &items[4] else {
+        let Item::Row(Row { kind: RowKind::Base { sentinel: Some(_), life, cells }, cl: 3, .. }) = &items[4] else {
             panic!("{items:?}")
         };
         assert_eq!((life.seq, cells[0].version, cells[0].stamp), (8, 6, stamp));

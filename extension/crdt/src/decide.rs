@@ -15,8 +15,8 @@ pub enum IncomingKind {
     Base {
         /// The insert.
         life: Stamp,
-        /// The row has a `'-1'` row.
-        sentinel: bool,
+        /// The write of its `'-1'` row.
+        sentinel: Option<Stamp>,
     },
     /// Some cells.
     Cells {
@@ -76,6 +76,8 @@ pub struct Decision {
     pub new_lifetime: bool,
     /// The incoming life is logged: as a tombstone, a `'-1'` row, or with the base.
     pub life_won: bool,
+    /// A `'-1'` row of the first lifetime is taken: its write.
+    pub sentinel: Option<Stamp>,
     /// The incoming base becomes the base of this row's lifetime here.
     pub adopt_base: bool,
 }
@@ -105,28 +107,32 @@ fn new_lifetime(incoming: &Incoming<'_>, columns: &[u32]) -> Decision {
     match incoming.kind {
         IncomingKind::Tombstone { life } => {
             clock.life = Some(life);
-            clock.sentinel = true;
         }
         IncomingKind::Base { life, sentinel } => {
             clock.born = true;
             clock.based = true;
-            clock.sentinel = sentinel || incoming.cl > 1;
+            clock.moved = sentinel.filter(|_| incoming.cl == 1);
             list_base_cells(&mut clock, life, incoming, columns);
         }
         IncomingKind::Cells { born, life } => {
             clock.born = born;
             // A re-created row has a '-1' row even where only its cells have arrived.
-            let first = incoming.cells.first().map(|c| c.stamp);
-            clock.life = life.or(if incoming.cl > 1 { first } else { None });
-            clock.sentinel = clock.life.is_some();
-            decision_life = clock.sentinel;
+            if incoming.cl > 1 {
+                clock.life = life.or_else(|| incoming.cells.first().map(|c| c.stamp));
+            } else {
+                clock.moved = life;
+            }
+            decision_life = clock.life.is_some();
             for cell in incoming.cells.iter().filter(|c| c.version > 0) {
                 clock.set(CellClock { column: cell.column, version: cell.version, stamp: cell.stamp });
             }
         }
     }
+    // Under a base that brought it along, the base's own entry stands for the '-1' row.
+    let sentinel = clock.moved.filter(|m| !matches!(incoming.kind, IncomingKind::Base { life, .. } if life == *m));
     Decision {
         clock,
+        sentinel,
         won: (0..incoming.cells.len()).collect(),
         new_lifetime: true,
         life_won: decision_life,
@@ -136,7 +142,7 @@ fn new_lifetime(incoming: &Incoming<'_>, columns: &[u32]) -> Decision {
 
 /// Cells that are as the base wrote them stay unlisted: the base entry and `base_version` say it all.
 fn list_base_cells(clock: &mut RowClock, life: Stamp, incoming: &Incoming<'_>, columns: &[u32]) {
-    let first_seq = life.seq + u64::from(clock.sentinel);
+    let first_seq = life.seq + u64::from(clock.base_has_sentinel(&life));
     let natural = |i: usize, cell: &IncomingCell<'_>| {
         cell.stamp == Stamp { seq: first_seq + i as u64, ..life } && cell.version > 0
     };
@@ -156,7 +162,7 @@ fn list_base_cells(clock: &mut RowClock, life: Stamp, incoming: &Incoming<'_>, c
         }
     }
     // A first lifetime that is wholly natural needs no word about its base: the log has the one entry.
-    if clock.cl != 1 || base_version != 1 || clock.sentinel || !clock.cells.is_empty() {
+    if clock.cl != 1 || base_version != 1 || clock.moved.is_some() || !clock.cells.is_empty() {
         clock.life = Some(life);
     }
 }
@@ -176,29 +182,33 @@ fn same_lifetime(
         }
     }
     let (mut adopt_base, mut life_won) = (false, false);
+    let theirs = match incoming.kind {
+        IncomingKind::Base { sentinel, .. } => sentinel,
+        IncomingKind::Cells { life, .. } => life,
+        IncomingKind::Tombstone { .. } => None,
+    };
     match incoming.kind {
-        IncomingKind::Base { life, sentinel } => {
+        IncomingKind::Base { life, .. } => {
             clock.born = true;
             if !local.based {
                 clock.based = true;
                 clock.life = Some(life);
-                clock.sentinel |= sentinel;
                 adopt_base = true;
                 life_won = true;
             }
         }
-        IncomingKind::Cells { born, life } => {
-            clock.born |= born;
-            if let (Some(life), false, false) = (life, clock.sentinel, local.based) {
-                clock.life = Some(life);
-                clock.sentinel = true;
-                life_won = true;
-            }
-        }
+        IncomingKind::Cells { born, .. } => clock.born |= born,
         IncomingKind::Tombstone { .. } => {}
     }
-    let changed = !won.is_empty() || life_won || clock.born != local.born;
-    changed.then_some(Decision { clock, won, new_lifetime: false, life_won, adopt_base })
+    let mut sentinel = theirs.filter(|_| local.cl == 1 && local.moved.is_none());
+    if sentinel.is_some() {
+        clock.moved = sentinel;
+        if adopt_base && clock.life == sentinel {
+            sentinel = None;
+        }
+    }
+    let changed = !won.is_empty() || life_won || clock.born != local.born || clock.moved != local.moved;
+    changed.then_some(Decision { clock, won, new_lifetime: false, life_won, sentinel, adopt_base })
 }
 
 fn wins(local: &RowClock, values: &impl LocalValues, cell: &IncomingCell<'_>, merge_equal: bool) -> bool {

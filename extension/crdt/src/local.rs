@@ -85,7 +85,6 @@ pub fn fold(before: &Before<'_>, touches: &[Touch], columns: &[u32], dot: Stamp)
 struct State {
     clock: RowClock,
     /// The clock was there before (or stands for a pristine row), so its versions count on.
-    inserts: u64,
     new_lifetime: bool,
     /// REPLACE wrote every cell once more.
     bumps: u64,
@@ -112,7 +111,6 @@ impl State {
         };
         Self {
             clock,
-            inserts,
             new_lifetime: false,
             bumps: 0,
             based: false,
@@ -149,7 +147,7 @@ impl State {
     }
 
     fn insert(&mut self, seq: u64, replace: bool, moved: bool) {
-        let unknown = self.clock.cl == 0 && !self.new_lifetime && replace && self.inserts == 1;
+        let unknown = self.clock.cl == 0 && !self.new_lifetime && replace;
         if unknown {
             // No metadata tells whether a pristine row was overwritten: taken to have existed (X11).
             self.clock = RowClock::pristine();
@@ -204,7 +202,7 @@ impl State {
         let clock = RowClock {
             cl: self.clock.cl,
             born: false,
-            sentinel: true,
+            moved: None,
             based: false,
             base_version: 0,
             life: Some(life),
@@ -218,9 +216,14 @@ impl State {
     fn rebase(&mut self, columns: &[u32], dot: Stamp, entries: &mut Vec<LocalEntry>) {
         let old = core::mem::take(&mut self.clock);
         let replaced = !self.new_lifetime;
-        let sentinel = old.cl > 1 || self.moved || (replaced && old.sentinel);
+        let sentinel = old.cl > 1 || self.moved;
         let life = Stamp { seq: self.insert_seq, ..dot };
-        let mut clock = RowClock { cl: old.cl, sentinel, ..RowClock::pristine() };
+        let moved = match (old.cl, self.moved) {
+            (1, true) => Some(life),
+            (1, false) if replaced => old.moved,
+            _ => None,
+        };
+        let mut clock = RowClock { cl: old.cl, moved, ..RowClock::pristine() };
         if replaced {
             let versions: Vec<u64> = columns.iter().map(|c| old.version_of(*c) + self.bumps).collect();
             clock.base_version = versions.iter().copied().min().unwrap_or(old.base_version + self.bumps);
@@ -234,7 +237,7 @@ impl State {
                 }
             }
         }
-        if clock.cl > 1 || sentinel || replaced {
+        if clock.cl > 1 || sentinel || replaced || moved.is_some() {
             clock.life = Some(life);
         }
         let kind = if sentinel { Kind::Rebase } else { Kind::Base };

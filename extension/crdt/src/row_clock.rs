@@ -45,8 +45,8 @@ pub struct RowClock {
     pub cl: u64,
     /// A base or a nine-value insert was merged: the row may be shown.
     pub born: bool,
-    /// The row has a `'-1'` row in `crsql_changes`.
-    pub sentinel: bool,
+    /// The write of the `'-1'` row that a row in its first lifetime has when a key update made it.
+    pub moved: Option<Stamp>,
     /// The log holds the base of this lifetime: the insert that named all its cells.
     pub based: bool,
     /// The version of every cell that is not listed; 0 = such a cell is absent.
@@ -61,7 +61,7 @@ impl RowClock {
     /// The state that a pristine row stands for.
     #[must_use]
     pub const fn pristine() -> Self {
-        Self { cl: 1, born: true, sentinel: false, based: true, base_version: 1, life: None, cells: Vec::new() }
+        Self { cl: 1, born: true, moved: None, based: true, base_version: 1, life: None, cells: Vec::new() }
     }
 
     /// Whether it says no more than "pristine", so that no row clock need be kept.
@@ -69,11 +69,27 @@ impl RowClock {
     pub fn is_pristine(&self) -> bool {
         self.cl == 1
             && self.born
-            && !self.sentinel
+            && self.moved.is_none()
             && self.based
             && self.base_version == 1
             && self.life.is_none()
             && self.cells.is_empty()
+    }
+
+    /// The write of the row's `'-1'` row, if it has one.
+    #[must_use]
+    pub const fn sentinel(&self) -> Option<Stamp> {
+        if self.cl == 1 {
+            self.moved
+        } else {
+            self.life
+        }
+    }
+
+    /// Whether the cells that a base wrote come after a `'-1'` row of the same write.
+    #[must_use]
+    pub fn base_has_sentinel(&self, base: &Stamp) -> bool {
+        self.cl > 1 || self.moved.as_ref() == Some(base)
     }
 
     /// Whether the row is alive.
@@ -108,9 +124,9 @@ impl RowClock {
 
     /// Appends the blob (docs/FORMAT.md, "Row clock").
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let authored = self.cells.iter().map(|c| &c.stamp).chain(&self.life).any(|s| s.author != 0);
+        let authored = self.cells.iter().map(|c| &c.stamp).chain(&self.life).chain(&self.moved).any(|s| s.author != 0);
         let flags = flag(self.born, BORN)
-            | flag(self.sentinel, SENTINEL)
+            | flag(self.moved.is_some(), MOVED)
             | flag(self.life.is_some(), LIFE)
             | flag(self.cl != 1, CL)
             | flag(self.base_version != 1, BASE_VERSION)
@@ -125,6 +141,9 @@ impl RowClock {
         }
         if let Some(life) = &self.life {
             put_stamp(out, life, authored);
+        }
+        if let Some(moved) = &self.moved {
+            put_stamp(out, moved, authored);
         }
         let mut last = None;
         for cell in &self.cells {
@@ -147,17 +166,18 @@ impl RowClock {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         let flags = r.u8("row clock flags")?;
-        if flags & !(BORN | SENTINEL | LIFE | CL | BASE_VERSION | AUTHORED | BASED) != 0 {
+        if flags & !(BORN | MOVED | LIFE | CL | BASE_VERSION | AUTHORED | BASED) != 0 {
             return Err(Reader::new(bytes).error("row clock flags", Problem::UnknownVersion));
         }
         let authored = flags & AUTHORED != 0;
         let cl = if flags & CL != 0 { r.varint(MAX_COUNTER, "cl")? } else { 1 };
         let base_version = if flags & BASE_VERSION != 0 { r.varint(MAX_COUNTER, "base version")? } else { 1 };
         let life = if flags & LIFE != 0 { Some(read_stamp(&mut r, authored)?) } else { None };
+        let moved = if flags & MOVED != 0 { Some(read_stamp(&mut r, authored)?) } else { None };
         let mut clock = Self {
             cl,
             born: flags & BORN != 0,
-            sentinel: flags & SENTINEL != 0,
+            moved,
             based: flags & BASED != 0,
             base_version,
             life,
@@ -186,7 +206,7 @@ impl RowClock {
 }
 
 const BORN: u8 = 1;
-const SENTINEL: u8 = 2;
+const MOVED: u8 = 2;
 const LIFE: u8 = 4;
 const CL: u8 = 8;
 const BASE_VERSION: u8 = 16;
@@ -234,11 +254,18 @@ pub(crate) mod tests {
 
     fn any_clock() -> impl Strategy<Value = RowClock> {
         let cells = proptest::collection::btree_map(0u32..200, (0u64..9, any_stamp()), 0..8);
-        (0u64..5, any::<[bool; 3]>(), 0u64..4, proptest::option::of(any_stamp()), cells).prop_map(
-            |(cl, [born, sentinel, based], base_version, life, cells)| RowClock {
+        (
+            0u64..5,
+            any::<[bool; 2]>(),
+            proptest::option::of(any_stamp()),
+            0u64..4,
+            proptest::option::of(any_stamp()),
+            cells,
+        )
+            .prop_map(|(cl, [born, based], moved, base_version, life, cells)| RowClock {
                 cl,
                 born,
-                sentinel,
+                moved,
                 based,
                 base_version,
                 life,
@@ -246,8 +273,7 @@ pub(crate) mod tests {
                     .into_iter()
                     .map(|(column, (version, stamp))| CellClock { column, version, stamp })
                     .collect(),
-            },
-        )
+            })
     }
 
     proptest! {

@@ -172,6 +172,11 @@ impl ChangesCursor {
         let Some((table, clocks)) = self.table(session, entry.table.id)? else { return Ok(()) };
         let clock = if clocks { session.get_clock(&table, key)? } else { None };
         let key: Rc<[u8]> = Rc::from(key);
+        if entry.kind == Kind::Rebase && record.is_life(entry, clock.as_ref()) {
+            let author = clock.as_ref().and_then(RowClock::sentinel).map_or(0, |s| s.author);
+            let cl = clock.as_ref().map_or(1, |c| c.cl);
+            self.life(session, &table, &key, cl, entry.seq, author)?;
+        }
         match entry.kind {
             Kind::Base | Kind::Rebase if record.is_base(entry, clock.as_ref()) => {
                 self.base(session, &table, &key, entry, clock.as_ref())
@@ -182,7 +187,7 @@ impl ChangesCursor {
             },
             Kind::Tombstone | Kind::Sentinel if record.is_life(entry, clock.as_ref()) => {
                 let Some(clock) = clock else { return Ok(()) };
-                let author = clock.life.map_or(0, |l| l.author);
+                let author = clock.sentinel().map_or(0, |s| s.author);
                 self.life(session, &table, &key, clock.cl, entry.seq, author)
             }
             _ => Ok(()),
@@ -235,7 +240,7 @@ impl ChangesCursor {
         }
         let cl = clock.map_or(1, |c| c.cl);
         let author = clock.and_then(|c| c.life.as_ref()).map_or(0, |l| l.author);
-        if entry.kind == Kind::Rebase || table.info.columns.is_empty() {
+        if entry.kind == Kind::Base && table.info.columns.is_empty() && clock.is_none_or(|c| c.sentinel().is_none()) {
             self.life(session, table, key, cl, entry.seq, author)?;
         }
         let base_version = clock.map_or(1, |c| c.base_version);

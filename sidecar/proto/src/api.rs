@@ -94,6 +94,8 @@ pub struct Timing {
     pub dial_timeout_us: u64,
     /// A peer that connects must say hello within.
     pub hello_timeout_us: u64,
+    /// A pull without progress no longer keeps others from pulling the same.
+    pub pull_patience_us: u64,
     /// First and last delay after a failed pull from one peer.
     pub pull_backoff_us: (u64, u64),
     /// Changesets stay in the graft cache this long.
@@ -118,6 +120,7 @@ impl Default for Timing {
             graft_delay_us: 100_000,
             graft_retry_us: 200_000,
             pull_stall_us: 20_000_000,
+            pull_patience_us: 2_000_000,
             dial_backoff_us: (200_000, 5_000_000),
             seed_backoff_us: (250_000, 2_000_000),
             seed_interval_us: 30_000_000,
@@ -479,7 +482,7 @@ pub struct OriginStatus {
     pub origin: Origin,
     /// Versions claimed here (holes that the origin never used count as held).
     pub held: RangeSet,
-    /// Versions that some peer was seen to claim or to announce, and that are not claimed here.
+    /// Versions that some peer was seen to claim since the start, and that are not claimed here.
     pub missing: RangeSet,
     /// For how long something has been missing without interruption, in microseconds; 0 if nothing is.
     pub missing_for_us: u64,

@@ -110,12 +110,6 @@ impl Book {
         news
     }
 
-    /// A dot is known to exist.
-    pub(crate) fn saw(&mut self, now: Now, dot: &Dot) {
-        self.known.entry(dot.origin).or_default().insert(dot.version, dot.version);
-        self.note(now, &dot.origin);
-    }
-
     /// A peer claims all this.
     pub(crate) fn saw_vector(&mut self, now: Now, vector: &Vector) {
         for (origin, state) in &vector.origins {

@@ -69,6 +69,8 @@ pub(crate) struct Pull {
     pub(crate) peer: SiteId,
     /// What the peer was known to claim.
     expects: Option<Arc<Vector>>,
+    /// When anything last came of it.
+    pub(crate) progress: Now,
     /// The changeset whose parts are coming in: dot, next part, whether it is skipped.
     open: Option<(Dot, u64, Verdict)>,
     /// Changesets with the store.
@@ -140,12 +142,17 @@ struct Backoff {
 pub(crate) struct Sync {
     wishes: BTreeMap<SiteId, Wish>,
     pulls: BTreeMap<PullKey, Pull>,
+    patience_us: u64,
     backoffs: BTreeMap<SiteId, Backoff>,
     serves: BTreeMap<ServeKey, SiteId>,
     next_key: u64,
 }
 
 impl Sync {
+    pub(crate) fn new(patience_us: u64) -> Self {
+        Self { patience_us, ..Self::default() }
+    }
+
     /// The store was reopened: nothing that was under way counts. Gives the pulls to cancel.
     pub(crate) fn restart(&mut self) -> Vec<PullKey> {
         self.wishes.clear();
@@ -179,13 +186,14 @@ impl Sync {
     }
 
     fn due_peers<'a>(&'a self, now: Now, book: &'a Book) -> impl Iterator<Item = (SiteId, bool)> + 'a {
-        let covered = self.covered();
+        let covered = self.covered(now);
+        let moving = self.pulls.values().any(|pull| self.is_moving(now, pull));
         self.wishes.iter().filter_map(move |(peer, wish)| {
             if self.due(peer, wish) > now || self.pulls.values().any(|p| p.peer == *peer) {
                 return None;
             }
             let needed = wish.needed(book);
-            let blocked = needed && !self.pulls.is_empty() && wish.overlaps(covered.as_ref(), book);
+            let blocked = needed && moving && wish.overlaps(covered.as_ref(), book);
             (!blocked).then_some((*peer, needed))
         })
     }
@@ -194,10 +202,14 @@ impl Sync {
         self.backoffs.get(peer).map_or(wish.due, |b| wish.due.max(b.until))
     }
 
-    /// What the pulls under way are known to bring; `None` when one of them is not known.
-    fn covered(&self) -> Option<Vector> {
+    fn is_moving(&self, now: Now, pull: &Pull) -> bool {
+        pull.waits_for_store() || now.since(pull.progress) < self.patience_us
+    }
+
+    /// What the pulls that get on are known to bring; `None` when one of them is not known.
+    fn covered(&self, now: Now) -> Option<Vector> {
         let mut covered = Vector::default();
-        for pull in self.pulls.values() {
+        for pull in self.pulls.values().filter(|pull| self.is_moving(now, pull)) {
             let vector = pull.done.as_ref().or(pull.expects.as_deref())?;
             for (origin, state) in &vector.origins {
                 state.claimed.ranges().iter().for_each(|&(lo, hi)| covered.claim(*origin, lo, hi, 0));
@@ -206,9 +218,14 @@ impl Sync {
         Some(covered)
     }
 
-    /// When the next wish is due.
+    /// When to look at the wishes again: one is due, or has waited for a pull that does not get on.
     pub(crate) fn next(&self, now: Now) -> Option<Now> {
-        self.wishes.iter().map(|(peer, wish)| self.due(peer, wish)).filter(|due| *due > now).min()
+        let look_again = now.after(self.patience_us.max(2) / 2);
+        self.wishes
+            .iter()
+            .map(|(peer, wish)| self.due(peer, wish))
+            .map(|at| if at > now { at } else { look_again })
+            .min()
     }
 
     /// How many pulls are under way.
@@ -217,12 +234,13 @@ impl Sync {
     }
 
     /// A pull begins.
-    pub(crate) fn begin(&mut self, peer: SiteId, wish: Wish) -> PullKey {
+    pub(crate) fn begin(&mut self, now: Now, peer: SiteId, wish: Wish) -> PullKey {
         self.next_key += 1;
         let key = PullKey(self.next_key);
         let pull = Pull {
             peer,
             expects: wish.vector,
+            progress: now,
             open: None,
             pending: BTreeMap::new(),
             done: None,
@@ -307,19 +325,20 @@ mod tests {
 
     #[test]
     fn a_second_pull_starts_only_for_what_the_first_does_not_bring() {
-        let (mut sync, book) = (Sync::default(), Book::default());
+        let (mut sync, book) = (Sync::new(50), Book::default());
         sync.wish(A, Need::Vector(vector(7, 10)), Now(0));
         sync.wish(B, Need::Vector(vector(7, 12)), Now(0));
         let (peer, wish) = sync.next_due(Now(0), &book).unwrap();
-        sync.begin(peer, wish);
+        sync.begin(Now(0), peer, wish);
         assert!(sync.next_due(Now(0), &book).is_none(), "it would be the same data twice");
         sync.wish(SiteId([3; 16]), Need::Vector(vector(8, 1)), Now(0));
         assert_eq!(sync.next_due(Now(0), &book).unwrap().0, SiteId([3; 16]));
+        assert_eq!(sync.next_due(Now(50), &book).unwrap().0, B, "unless the first gets nowhere");
     }
 
     #[test]
     fn a_wish_that_was_granted_by_other_ways_is_dropped() {
-        let (mut sync, mut book) = (Sync::default(), Book::default());
+        let (mut sync, mut book) = (Sync::new(50), Book::default());
         sync.wish(A, Need::Dot(header(7, 1, 0, true).dot.dot), Now(5));
         assert!(sync.next_due(Now(4), &book).is_none());
         book.claim(Now(4), &header(7, 1, 0, true).dot);
@@ -329,10 +348,10 @@ mod tests {
 
     #[test]
     fn an_answer_out_of_order_is_refused() {
-        let (mut sync, mut book) = (Sync::default(), Book::default());
+        let (mut sync, mut book) = (Sync::new(50), Book::default());
         sync.wish(A, Need::Any, Now(0));
         let (peer, wish) = sync.next_due(Now(0), &book).unwrap();
-        let key = sync.begin(peer, wish);
+        let key = sync.begin(Now(0), peer, wish);
         let pull = sync.pull_mut(key).unwrap();
         assert!(pull.accept(&header(7, 1, 1, true), &book).is_err());
         assert_eq!(pull.accept(&header(7, 1, 0, false), &book), Ok(Verdict::Merge));
@@ -347,12 +366,12 @@ mod tests {
 
     #[test]
     fn a_peer_that_fails_is_left_alone_longer_each_time_and_asked_again() {
-        let (mut sync, book) = (Sync::default(), Book::default());
+        let (mut sync, book) = (Sync::new(50), Book::default());
         sync.wish(A, Need::Any, Now(0));
         for round in 0..3u32 {
             let at = sync.next(Now(0)).unwrap_or(Now(0));
             let (peer, wish) = sync.next_due(at, &book).unwrap();
-            let key = sync.begin(peer, wish);
+            let key = sync.begin(at, peer, wish);
             sync.fail(at, key, |n| {
                 assert_eq!(n, round);
                 100

@@ -93,7 +93,7 @@ impl Node {
             book: Book::default(),
             tree: Tree::default(),
             behind: false,
-            sync: Sync::default(),
+            sync: Sync::new(config.timing.pull_patience_us),
             doubts: Doubts::default(),
             next_ticket: 0,
             alarms: Alarms::default(),

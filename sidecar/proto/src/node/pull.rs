@@ -38,7 +38,6 @@ impl Node {
 
     pub(super) fn on_pull_hint(&mut self, now: Now, from: SiteId, dot: Dot) {
         if self.started && !self.book.claims(&dot) {
-            self.book.saw(now, &dot);
             self.wish(now, from, Need::Dot(dot), 0);
         }
     }
@@ -49,7 +48,7 @@ impl Node {
             if !self.is_ready(&peer) {
                 continue;
             }
-            let pull = self.sync.begin(peer, wish);
+            let pull = self.sync.begin(now, peer, wish);
             self.counters.pulls += 1;
             let (bytes, _) = self.book.encoded();
             let request = sync_request(bytes);
@@ -66,6 +65,7 @@ impl Node {
         let answer = Answer::decode(bytes);
         let Some(pull) = self.sync.pull_mut(key) else { return };
         let peer = pull.peer;
+        pull.progress = now;
         let problem = match answer {
             Ok(Answer::Part { header, part }) => match pull.accept(&header, &self.book) {
                 Ok(Verdict::Merge) => {

@@ -88,7 +88,6 @@ impl Node {
         if self.book.claims(&dot) || self.tree.seen(&dot) {
             return self.on_duplicate(from, payload.hops, &dot);
         }
-        self.book.saw(now, &dot);
         self.doubt_own_dot(from, &dot, header.token);
         // In a full mesh the origin reaches everybody by itself: its push says nothing about a path worth keeping.
         let direct = payload.hops == 0 && self.is_small();
@@ -127,7 +126,6 @@ impl Node {
     fn check_for_gap(&mut self, now: Now, from: SiteId, header: &DotHeader) {
         let prev = Dot { version: header.prev, ..header.dot };
         if header.prev > 0 && !self.book.claims(&prev) && !self.tree.in_flight(&prev) {
-            self.book.saw(now, &prev);
             self.wish(now, from, Need::Dot(prev), self.config.timing.gap_delay_us);
         }
     }
@@ -153,7 +151,6 @@ impl Node {
             if self.book.claims(dot) || self.tree.seen(dot) {
                 continue;
             }
-            self.book.saw(now, dot);
             match self.tree.want(*dot, from) {
                 Some(true) => self.alarms.set(Alarm::Graft(*dot), now.after(self.config.timing.graft_delay_us)),
                 Some(false) => {}

@@ -78,7 +78,7 @@ struct Conn {
     /// No message overtakes another of its direction.
     arrives: [Now; 2],
     /// What was sent into a partition.
-    held: Vec<(usize, Input)>,
+    held: Vec<(usize, Happening)>,
 }
 
 /// What was counted.
@@ -217,8 +217,11 @@ impl World {
         } else if self.blocked.remove(&pair(a, b)) {
             let held = self.conns.get_mut(&pair(a, b)).map(|c| (c.id, std::mem::take(&mut c.held)));
             if let Some((_, held)) = held {
-                for (to, input) in held {
-                    self.transmit(to, if to == a { b } else { a }, input);
+                for (to, what) in held {
+                    match what {
+                        Happening::Input { input, .. } => self.transmit(to, if to == a { b } else { a }, *input),
+                        what => self.schedule(1_000, to, what),
+                    }
                 }
             }
         }
@@ -347,8 +350,8 @@ impl World {
             let Some((from, to)) = self.ends(id) else { return };
             if self.blocked.contains(&pair(from, to)) {
                 if !matches!(input, Input::Datagram { .. }) {
-                    if let Some(conn) = self.conns.get_mut(&(from, to)) {
-                        conn.held.push((i, input));
+                    if let Some(c) = self.conns.get_mut(&(from, to)) {
+                        c.held.push((i, Happening::Input { conn, input: Box::new(input) }));
                     }
                 }
                 return;
@@ -445,8 +448,10 @@ impl World {
     }
 
     fn request_arrives(&mut self, i: usize, from: usize, pull: PullKey, conn: u64, bytes: Bytes) {
-        if self.conns.get(&pair(i, from)).is_none_or(|c| c.id != conn) || self.blocked.contains(&pair(i, from)) {
-            return;
+        let blocked = self.blocked.contains(&pair(i, from));
+        let Some(standing) = self.conns.get_mut(&pair(i, from)).filter(|c| c.id == conn) else { return };
+        if blocked {
+            return standing.held.push((i, Happening::Request { from, pull, conn, bytes }));
         }
         self.next += 1;
         let serve = ServeKey(self.next);

@@ -146,7 +146,7 @@ impl Applier {
     fn prepare_connection(&mut self) {
         self.page_bytes = self.conn.query_row("PRAGMA page_size", [], |r| r.get(0)).unwrap_or(4096);
         let wal = Arc::clone(&self.wal);
-        let hooked = self.conn.wal_hook(Some(move |_: &rusqlite::hooks::Wal, pages: i32| {
+        let hooked = self.conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: i32| {
             if wal.now.swap(pages, Ordering::Relaxed) > pages {
                 wal.checkpointed.store(0, Ordering::Relaxed);
             }
@@ -220,12 +220,13 @@ impl Applier {
             self.leave();
             match result.map_err(Fault::trouble) {
                 Ok(merged) => {
+                    self.gauges.set_trouble(None);
                     self.report(&unit, merged);
                     return true;
                 }
                 Err(Trouble::Poison(why)) => return self.split_or_fail(unit, &why),
                 Err(Trouble::Store(why)) => {
-                    if !self.pause(&mut backoff, STORE_BACKOFF.1, &why) {
+                    if !self.pause(&mut backoff, &why) {
                         return false;
                     }
                     self.reopen();
@@ -287,22 +288,37 @@ impl Applier {
         if self.conn.is_autocommit() {
             return Err(Fault::Vanished);
         }
-        self.conn.execute_batch("COMMIT").map_err(Fault::Sql)
+        self.conn.execute_batch("COMMIT").map_err(Fault::Sql)?;
+        self.gauges.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Takes the write lock, however long that takes; `None` when the process stops meanwhile.
+    /// Takes the write lock, however long that takes; `None` when the process stops meanwhile. The gate is not held while
+    /// waiting, so that HTTP statements get their turn at SQLite's lock too.
     fn begin(&mut self) -> Option<Instant> {
-        self.gate.take();
         let (start, mut backoff, mut reported) = (Instant::now(), LOCK_BACKOFF.0, false);
         loop {
-            match self.conn.execute_batch("BEGIN IMMEDIATE") {
-                Ok(()) => {
+            self.gate.take();
+            let begun = self.conn.execute_batch("BEGIN IMMEDIATE");
+            if begun.is_ok() {
+                if reported {
                     self.gauges.set_trouble(None);
-                    return Some(Instant::now());
                 }
-                Err(e) if is_busy(&e) => {
+                return Some(Instant::now());
+            }
+            self.leave();
+            match begun {
+                Err(e) if !is_busy(&e) => {
+                    reported = true;
+                    backoff = backoff.max(STORE_BACKOFF.0);
+                    if !self.pause(&mut backoff, &e.to_string()) {
+                        return None;
+                    }
+                    self.reopen();
+                }
+                _ => {
                     if self.out_of_patience() {
-                        break;
+                        return None;
                     }
                     if !reported && start.elapsed() > REPORT_AFTER {
                         reported = true;
@@ -313,17 +329,8 @@ impl Applier {
                     std::thread::sleep(backoff);
                     backoff = (2 * backoff).min(LOCK_BACKOFF.1);
                 }
-                Err(e) => {
-                    backoff = backoff.max(STORE_BACKOFF.0);
-                    if !self.pause(&mut backoff, STORE_BACKOFF.1, &e.to_string()) {
-                        break;
-                    }
-                    self.reopen();
-                }
             }
         }
-        self.leave();
-        None
     }
 
     fn leave(&self) {
@@ -331,11 +338,11 @@ impl Applier {
     }
 
     /// Waits before another try; `false` when the process stops and has waited long enough.
-    fn pause(&mut self, backoff: &mut Duration, longest: Duration, why: &str) -> bool {
+    fn pause(&mut self, backoff: &mut Duration, why: &str) -> bool {
         if self.out_of_patience() {
             return false;
         }
-        if *backoff <= STORE_BACKOFF.0 || *backoff >= longest {
+        if *backoff <= STORE_BACKOFF.0 || *backoff >= STORE_BACKOFF.1 {
             tracing::error!(why, "the database takes no changes; trying again until it does");
         }
         self.gauges.set_trouble(Some(why.to_owned()));
@@ -343,7 +350,7 @@ impl Applier {
         while Instant::now() < until && !self.gauges.stopping.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(20).min(*backoff));
         }
-        *backoff = (2 * *backoff).min(longest);
+        *backoff = (2 * *backoff).min(STORE_BACKOFF.1);
         true
     }
 
@@ -364,7 +371,6 @@ impl Applier {
     }
 
     fn report(&mut self, unit: &Unit, merged: Vec<Merged>) {
-        self.gauges.commits.fetch_add(1, Ordering::Relaxed);
         self.gauges.merged.fetch_add(merged.len() as u64, Ordering::Relaxed);
         let source = unit.source;
         for Merged { dot, claimable, changes } in merged {
