@@ -43,9 +43,14 @@ impl Table {
             Sql::RowExists => sqlgen::row_exists(&self.info),
             Sql::InsertAll => sqlgen::insert_row(&self.info, &(0..self.info.columns.len()).collect::<Vec<_>>()),
             Sql::DeleteRow => sqlgen::delete_row(&self.info),
-            Sql::GetClock => format!("SELECT clock FROM {rows} WHERE key = ?1"),
-            Sql::PutClock => format!("INSERT OR REPLACE INTO {rows}(key, clock) VALUES(?1, ?2)"),
-            Sql::DropClock => format!("DELETE FROM {rows} WHERE key = ?1"),
+            Sql::BlockAt => {
+                format!("SELECT first, block FROM {rows} WHERE first <= ?1 ORDER BY first DESC LIMIT 1")
+            }
+            Sql::LowestBlock => format!("SELECT first, block FROM {rows} ORDER BY first LIMIT 1"),
+            Sql::NextBlock => format!("SELECT first FROM {rows} WHERE first > ?1 ORDER BY first LIMIT 1"),
+            Sql::PutBlock => format!("INSERT OR REPLACE INTO {rows}(first, block) VALUES(?1, ?2)"),
+            Sql::DropBlock => format!("DELETE FROM {rows} WHERE first = ?1"),
+            Sql::AllBlocks => format!("SELECT block FROM {rows} ORDER BY first"),
             Sql::AnyClock => format!("SELECT 1 FROM {rows} LIMIT 1"),
         }
     }
@@ -174,15 +179,13 @@ impl Session {
         if known {
             self.set_active(info.id, true)?;
         } else {
-            let mut add =
-                self.fixed("INSERT INTO main.crsql_table(name, generation, active, int_key) VALUES(?1, 1, 1, ?2)")?;
+            let mut add = self.fixed("INSERT INTO main.crsql_table(name, generation, active) VALUES(?1, 1, 1)")?;
             add.bind_text(1, &info.name)?;
-            add.bind_int(2, i64::from(info.int_key))?;
             add.execute()?;
             info.id = u32::try_from(self.db.last_insert_rowid()).map_err(|e| corrupt("crsql_table", e))?;
         }
         self.add_columns(info)?;
-        self.db.exec(&sqlgen::create_rows_table(info.id, info.int_key))?;
+        self.db.exec(&sqlgen::create_rows_table(info.id))?;
         self.forget_catalog();
         Ok(known)
     }

@@ -8,7 +8,6 @@ use crate::sqlgen::{self, Ident};
 use crate::sqlite::{Error, Result};
 use starling_crdt::key;
 use starling_crdt::log_chunk::{Entry, Kind};
-use starling_crdt::row_clock::RowClock;
 use starling_crdt::ValueRef;
 
 impl Session {
@@ -139,22 +138,11 @@ impl Session {
     /// Deletes, in the log, the rows whose clock says alive and that are gone.
     fn log_vanished(&self, table: &Table) -> Result<()> {
         let mut keys: Vec<Vec<u8>> = Vec::new();
-        {
-            let mut all =
-                self.db.prepare_transient(&format!("SELECT key, clock FROM main.crsql_rows_{}", table.info.id))?;
-            while all.step()? {
-                let clock =
-                    RowClock::decode(all.column_blob(1)).map_err(|e| crate::session::corrupt("a row clock", e))?;
-                let mut bytes = Vec::new();
-                match all.column(0) {
-                    ValueRef::Blob(b) => bytes.extend_from_slice(b),
-                    value => value.encode(&mut bytes),
-                }
-                if clock.is_alive() && clock.born {
-                    keys.push(bytes);
-                }
+        self.each_clock(table, &mut |key, clock| {
+            if clock.is_alive() && clock.born {
+                keys.push(key.to_vec());
             }
-        }
+        })?;
         keys.extend(self.logged_keys(table)?);
         keys.sort();
         keys.dedup();

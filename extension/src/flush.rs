@@ -34,11 +34,11 @@ impl Session {
     pub fn flush(&self) -> Result<()> {
         self.flush_nine()?;
         if self.journal.borrow().is_empty() {
-            return Ok(());
+            return self.write_block();
         }
         let touches = self.journal.borrow_mut().take();
         let rowid = self.db.last_insert_rowid();
-        let result = self.flush_touches(&touches);
+        let result = self.flush_touches(&touches).and_then(|()| self.write_block());
         self.db.set_last_insert_rowid(rowid);
         if result.is_err() {
             self.journal.borrow_mut().put_back(touches);
@@ -136,7 +136,7 @@ impl Session {
         waiting: &mut Vec<Waiting>,
     ) -> Result<u64> {
         let mut lasts = touches.last_of_each_key();
-        lasts.sort_by_cached_key(|i| touches.get(*i).map(|t| (t.table, touches.key(t).to_vec())));
+        lasts.sort_unstable_by_key(|i| touches.get(*i).map(|t| (t.table, touches.key(t))));
         let (mut chain, mut superseded) = (Vec::new(), 0);
         for last in lasts {
             let Some(touch) = touches.get(last) else { continue };

@@ -10,6 +10,7 @@ mod aside;
 mod catalog;
 mod changes;
 mod changesets_table;
+mod clock_store;
 mod crr;
 mod flush;
 mod functions;

@@ -1,10 +1,9 @@
-//! Row clocks and rows on disk, by key.
+//! Rows on disk, by key, and the values that are kept aside because their row cannot be shown.
 
 use crate::catalog::Table;
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlite::{Result, Stmt};
 use starling_crdt::key;
-use starling_crdt::row_clock::RowClock;
 use starling_crdt::value::Encoded;
 use starling_crdt::{Value, ValueRef};
 
@@ -21,54 +20,7 @@ pub fn decode_key<'k>(table: &Table, key: &'k [u8]) -> Result<Vec<Encoded<'k>>> 
     key::decode(key, table.info.keys.len()).map_err(|e| corrupt("a key", e))
 }
 
-/// Binds the key of a row clock: the rowid, or the key's bytes.
-fn bind_clock_key(stmt: &mut Stmt, table: &Table, key: &[u8]) -> Result<()> {
-    if table.info.int_key {
-        match decode_key(table, key)?.first().map(Encoded::value) {
-            Some(ValueRef::Integer(id)) => stmt.bind_int(1, id),
-            _ => Err(corrupt("a key", "an INTEGER PRIMARY KEY is not an integer")),
-        }
-    } else {
-        stmt.bind_blob(1, key)
-    }
-}
-
 impl Session {
-    /// Whether any row of the table has a clock.
-    pub fn any_clock(&self, table: &Table) -> Result<bool> {
-        self.of_table(Sql::AnyClock, table)?.step()
-    }
-
-    /// A row's clock.
-    pub fn get_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
-        let mut get = self.of_table(Sql::GetClock, table)?;
-        bind_clock_key(&mut get, table, key)?;
-        if !get.step()? {
-            return Ok(None);
-        }
-        RowClock::decode(get.column_blob(0)).map(Some).map_err(|e| corrupt("a row clock", e))
-    }
-
-    /// Stores a row's clock; a pristine one is not kept.
-    pub fn put_clock(&self, table: &Table, key: &[u8], clock: &RowClock) -> Result<()> {
-        if clock.is_pristine() {
-            return self.drop_clock(table, key);
-        }
-        let mut bytes = Vec::with_capacity(32);
-        clock.encode(&mut bytes);
-        let mut put = self.of_table(Sql::PutClock, table)?;
-        bind_clock_key(&mut put, table, key)?;
-        put.bind_blob(2, &bytes)?;
-        put.execute()
-    }
-
-    /// Forgets a row's clock.
-    pub fn drop_clock(&self, table: &Table, key: &[u8]) -> Result<()> {
-        let mut drop = self.of_table(Sql::DropClock, table)?;
-        bind_clock_key(&mut drop, table, key)?;
-        drop.execute()
-    }
-
     /// Whether the table shows a row.
     pub fn row_exists(&self, table: &Table, key: &[u8]) -> Result<bool> {
         let mut get = self.of_table(Sql::RowExists, table)?;

@@ -30,12 +30,18 @@ pub enum Sql {
     InsertAll,
     /// Per table.
     DeleteRow,
+    /// Per table: the clock block that a key belongs to.
+    BlockAt,
+    /// Per table: the first clock block.
+    LowestBlock,
+    /// Per table: the first key of the block after a block.
+    NextBlock,
     /// Per table.
-    GetClock,
+    PutBlock,
     /// Per table.
-    PutClock,
+    DropBlock,
     /// Per table.
-    DropClock,
+    AllBlocks,
     /// Per table.
     AnyClock,
 }

@@ -270,15 +270,11 @@ pub fn delete_row(table: &TableInfo) -> String {
     format!("DELETE FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
 }
 
-/// The row clock table of a CRR: by the rowid itself where the key is one integer, else by the key's bytes.
-pub fn create_rows_table(id: u32, int_key: bool) -> String {
-    if int_key {
-        format!("CREATE TABLE IF NOT EXISTS main.crsql_rows_{id}(key INTEGER PRIMARY KEY, clock BLOB NOT NULL)")
-    } else {
-        format!(
-            "CREATE TABLE IF NOT EXISTS main.crsql_rows_{id}(key BLOB PRIMARY KEY, clock BLOB NOT NULL) WITHOUT ROWID"
-        )
-    }
+/// The row clock table of a CRR: blocks of row clocks by their first key.
+pub fn create_rows_table(id: u32) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS main.crsql_rows_{id}(first BLOB PRIMARY KEY, block BLOB NOT NULL) WITHOUT ROWID"
+    )
 }
 
 #[cfg(test)]

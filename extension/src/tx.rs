@@ -22,8 +22,6 @@ pub struct TxState {
     pub requested: u64,
     /// Changes applied by merges.
     pub rows_impacted: i64,
-    /// seq handed out by `crsql_increment_and_get_seq`.
-    pub seq: i64,
     /// The newest log record.
     pub tail: Option<Tail>,
     /// Parts of a changeset seen so far in this transaction: (origin ordinal, version, next part).
@@ -38,6 +36,10 @@ pub struct TxState {
     pub overwritten: Option<Vec<u8>>,
     /// Entries of nine-value inserts that wait to be logged under the local record.
     pub nine: Vec<NineEntry>,
+    /// The clock block in memory.
+    pub block: Option<crate::clock_store::OpenBlock>,
+    /// A buffer to encode into.
+    pub scratch: Vec<u8>,
     /// State at each open savepoint.
     pub saved: Vec<(i32, Box<TxState>)>,
 }

@@ -11,7 +11,8 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 const FIRST_LINE: &str = "starling-cluster-key 1";
-const ADVICE: &str = "# Whoever holds this file is in the cluster. Copy it to each node, mode 0600; show it to nobody else.";
+const ADVICE: &str =
+    "# Whoever holds this file is in the cluster. Copy it to each node, mode 0600; show it to nobody else.";
 const MAX_BYTES: u64 = 64 * 1024;
 
 /// Clocks of machines differ; certificates are valid from this long before they are made.
@@ -85,7 +86,8 @@ impl ClusterKey {
             ca_key_pem: pem_block(&text, "PRIVATE KEY").ok_or("the private key is missing or cut short")?,
         };
         let pair = KeyPair::from_pem(&key.ca_key_pem).map_err(|e| format!("the private key cannot be read: {e}"))?;
-        rcgen::Issuer::from_ca_cert_pem(&key.ca_cert_pem, pair).map_err(|e| format!("the certificate cannot be read: {e}"))?;
+        rcgen::Issuer::from_ca_cert_pem(&key.ca_cert_pem, pair)
+            .map_err(|e| format!("the certificate cannot be read: {e}"))?;
         Ok(key)
     }
 
@@ -98,7 +100,9 @@ impl ClusterKey {
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(|e| {
             failed(match e.kind() {
-                std::io::ErrorKind::AlreadyExists => "is there already and is not overwritten; give another --out".into(),
+                std::io::ErrorKind::AlreadyExists => {
+                    "is there already and is not overwritten; give another --out".into()
+                }
                 _ => format!("cannot be written: {e}"),
             })
         })?;

@@ -33,11 +33,7 @@ impl<T> Mailbox<T> {
     /// An empty queue for at most `capacity` items.
     #[must_use]
     pub const fn new(capacity: usize) -> Self {
-        Self {
-            state: Mutex::new(State { queue: VecDeque::new(), closed: false }),
-            arrived: Condvar::new(),
-            capacity,
-        }
+        Self { state: Mutex::new(State { queue: VecDeque::new(), closed: false }), arrived: Condvar::new(), capacity }
     }
 
     /// Appends an item.

@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod changeset;
+pub mod clock_block;
 pub mod cursor;
 pub mod decide;
 pub mod ids;

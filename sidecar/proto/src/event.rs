@@ -124,7 +124,8 @@ pub enum Event {
     /// Something with our own site id answers at this address. When it is not this node's own address, a copy of the database
     /// is running there.
     OwnSiteSeen { addr: SocketAddr },
-    /// A newer process runs under our site id: a copy of the database, or a second sidecar.
+    /// A newer process under our site id is taken to be alive at another address. After a move with the clock set back that is this
+    /// site's own past; told again and again it is a copy of the database.
     Clone { addr: SocketAddr, incarnation: u64 },
     /// The address that this node tells others changed.
     Advertised { addr: SocketAddr },

@@ -69,6 +69,16 @@ pub enum Frame {
     Pull(Dot),
     /// Our vectors differ and mine is too large for a frame: pull from me.
     Differ,
+    /// The cluster knows your site under a later incarnation than the one in your hello (your clock was set back, or a copy of your
+    /// database runs elsewhere): take a later one.
+    Outdated {
+        /// The incarnation known.
+        incarnation: u64,
+        /// The address known with it.
+        addr: SocketAddr,
+        /// Whether a process with it is taken to be alive.
+        alive: bool,
+    },
 }
 
 const HELLO: u8 = 0x01;
@@ -82,6 +92,7 @@ const DIGEST: u8 = 0x08;
 const VECTOR: u8 = 0x09;
 const PULL: u8 = 0x0a;
 const DIFFER: u8 = 0x0b;
+const OUTDATED: u8 = 0x0c;
 
 const REQUEST: u8 = 0x20;
 const ANSWER_PART: u8 = 0x21;
@@ -137,6 +148,12 @@ impl Frame {
                 put_dot(&mut out, dot);
             }
             Self::Differ => out.push(DIFFER),
+            Self::Outdated { incarnation, addr, alive } => {
+                out.push(OUTDATED);
+                out.extend_from_slice(&incarnation.to_le_bytes());
+                put_addr(&mut out, addr);
+                out.push(u8::from(*alive));
+            }
         }
         out.into()
     }
@@ -168,6 +185,11 @@ impl Frame {
             }
             PULL => Self::Pull(read_dot(&mut r)?),
             DIFFER => Self::Differ,
+            OUTDATED => Self::Outdated {
+                incarnation: r.u64_le("incarnation")?,
+                addr: read_addr(&mut r, "known address")?,
+                alive: read_flag(&mut r, "alive flag")?,
+            },
             _ => return Err(start.error("frame type", Problem::UnknownVersion).into()),
         };
         r.finish("frame")?;
@@ -425,3 +447,6 @@ fn read_payload(r: &mut Reader<'_>, bytes: &Bytes) -> Result<Payload, DecodeErro
     }
     Ok(payload)
 }
+
+#[cfg(test)]
+mod tests;

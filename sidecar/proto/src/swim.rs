@@ -135,6 +135,23 @@ impl Swim {
         self.collect(now);
     }
 
+    /// A later incarnation than `known`, which the cluster takes this site to have. `false` when this is one already.
+    pub(crate) fn outrank(&mut self, now: Now, known: u64) -> bool {
+        let old = *self.foca.identity();
+        if old.incarnation > known {
+            return false;
+        }
+        let new = Ident { incarnation: known.saturating_add(1), ..old };
+        let _ = self.foca.change_identity(new, &mut self.asked);
+        self.collect(now);
+        true
+    }
+
+    /// What is known of a site.
+    pub(crate) fn known(&self, site: &SiteId) -> Option<(Ident, MemberState)> {
+        self.members().find(|(ident, _)| ident.site == *site).map(|(ident, state)| (*ident, state))
+    }
+
     /// Says goodbye to a few members, who tell the rest.
     pub(crate) fn leave(&mut self, now: Now) {
         let _ = self.foca.leave_cluster(&mut self.asked);
@@ -228,7 +245,7 @@ fn foca_config(timing: &Timing, size: usize) -> Config {
         max_packet_size: NonZeroUsize::new(MAX_DATAGRAM).unwrap_or(NonZeroUsize::MIN),
         notify_down_members: true,
         periodic_announce: every(10_000_000, 1),
-        periodic_announce_to_down_members: every(15_000_000, 2),
+        periodic_announce_to_down_members: every(60_000_000, 2),
         periodic_gossip: every(timing.gossip_interval_us, 3),
     }
 }

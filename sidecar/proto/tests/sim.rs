@@ -78,7 +78,7 @@ fn storm(seed: u64, n: usize, rounds: u32) -> u64 {
         }
     });
     if std::env::var("STARLING_SIM_LOG").is_ok() {
-        world.run_for(5 * SECOND);
+        world.run_for(std::env::var("STARLING_SIM_LOG").unwrap().parse::<u64>().unwrap() * SECOND);
         println!("{}", report(&world));
     }
     let took = world.run_until(60 * SECOND, World::converged);
@@ -306,6 +306,48 @@ fn a_large_transaction_is_announced_and_pulled_at_once() {
     let took = world.run_until(5 * SECOND, World::converged).expect("pulled");
     println!("  pulled by all in {} ms", took / 1000);
     assert!(took < SECOND && world.tally.payloads == 0);
+}
+
+#[test]
+fn a_node_that_leaves_is_gone_for_everybody_within_seconds() {
+    let mut world = calm(seeds([16])[0], 5);
+    world.give(4, starling_proto::Input::Leave);
+    world.crash(4);
+    let gone = |w: &World| {
+        (0..4).all(|i| w.members[i].node().members().iter().any(|m| m.site == site(4) && m.state == MemberState::Down))
+    };
+    let took = world.run_until(3 * SECOND, gone).expect("told");
+    println!("  told to all in {} ms", took / 1000);
+}
+
+#[test]
+fn a_node_whose_clock_was_set_back_is_taken_in_again() {
+    let mut world = calm(seeds([17])[0], 4);
+    world.crash(1);
+    world.run_for(SECOND);
+    world.set_clock_back(1);
+    world.boot(1);
+    world.write_random(1, 10, 10);
+    let alive = |w: &World| {
+        [0, 2, 3].iter().all(|i| {
+            let members = w.members[*i].node().members();
+            members.iter().any(|m| m.site == site(1) && m.state == MemberState::Alive && m.connected)
+        })
+    };
+    assert!(world.run_until(5 * SECOND, |w| alive(w) && w.converged()).is_some());
+    world.run_for(10 * SECOND);
+    assert!(alive(&world));
+}
+
+/// `cargo test --release -p starling-proto --test sim eight_hundred -- --ignored --nocapture`
+#[test]
+#[ignore = "takes a minute"]
+fn eight_hundred_nodes() {
+    let mut world = calm(seeds([800])[0], 800);
+    world.run_for(5 * SECOND);
+    let (copies, hops, slowest) = measure(&mut world, 40, 40);
+    println!("  800 nodes: {copies:.3} copies per node and change, {hops} hops, slowest {slowest} us");
+    assert!(copies <= 1.2 && hops <= 10, "{copies} {hops}");
 }
 
 /// `STARLING_SIM_STORMS=1000 cargo test --release -p starling-proto --test sim -- --ignored --nocapture` looks for trouble.

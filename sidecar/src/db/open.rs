@@ -101,7 +101,9 @@ impl Opener {
         let mode: rusqlite::Result<String> = conn.query_row("PRAGMA journal_mode = WAL", [], |r| r.get(0));
         match mode {
             Ok(mode) if mode.eq_ignore_ascii_case("wal") => {}
-            Ok(mode) => tracing::warn!(mode, "the database is not in WAL mode: writers and readers will wait for each other"),
+            Ok(mode) => {
+                tracing::warn!(mode, "the database is not in WAL mode: writers and readers will wait for each other")
+            }
             Err(e) if is_busy(&e) => {
                 tracing::warn!("the database could not be switched to WAL mode, a program is using it: {e}");
             }
@@ -212,7 +214,9 @@ pub fn explain(e: &rusqlite::Error) -> String {
             format!("is locked by another program ({e}); end its transaction or its exclusive locking mode")
         }
         Some(ErrorCode::CannotOpen) => format!("cannot be opened: {e}"),
-        Some(ErrorCode::ReadOnly) => format!("cannot be written ({e}); check the rights of the file, its -wal and its -shm"),
+        Some(ErrorCode::ReadOnly) => {
+            format!("cannot be written ({e}); check the rights of the file, its -wal and its -shm")
+        }
         _ => e.to_string(),
     }
 }

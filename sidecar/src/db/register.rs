@@ -6,7 +6,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
 
 /// The extension's entry as the extension crate, which does not know this SQLite's types, declares it.
-type Entry = extern "C" fn(*mut c_void, *mut *mut c_char, *const c_void) -> c_int;
+type Entry = unsafe extern "C" fn(*mut c_void, *mut *mut c_char, *const c_void) -> c_int;
 
 static RESULT: OnceLock<c_int> = OnceLock::new();
 

@@ -111,7 +111,9 @@ pub fn reason_for_new_epoch(
 ) -> Option<String> {
     let state = match remembered {
         Remembered::Nothing => return None,
-        Remembered::Unreadable => return Some("what was shipped before is not known, the state file is damaged".into()),
+        Remembered::Unreadable => {
+            return Some("what was shipped before is not known, the state file is damaged".into())
+        }
         Remembered::State(state) => state,
     };
     if *state.site_id.as_bytes() != site.0 {
@@ -119,7 +121,9 @@ pub fn reason_for_new_epoch(
     }
     let known = state.shipped.map_or(0, |s| s.version).max(state.db_version);
     if db_version < known {
-        return Some(format!("the database is at version {db_version}, but had reached {known}: it was restored or rolled back"));
+        return Some(format!(
+            "the database is at version {db_version}, but had reached {known}: it was restored or rolled back"
+        ));
     }
     if file.is_some_and(|file| file != state.file) {
         return Some("the database file was replaced or copied".into());

@@ -82,7 +82,8 @@ impl Watch {
         let failed = |e: Errno| Error::system("watching the database's directory", e);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
         let signals = Arc::new(Signals { wake, stop: AtomicBool::new(false), paused: AtomicBool::new(false) });
-        let conn = config.opener.open(Role::Reader).map_err(|e| Error::database(config.opener.db().path(), e.to_string()))?;
+        let conn =
+            config.opener.open(Role::Reader).map_err(|e| Error::database(config.opener.db().path(), e.to_string()))?;
         let events = FileEvents::open(config.opener.db()).map_err(failed)?;
         let worker = Worker::new(conn, config, events, Arc::clone(&signals));
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || worker.run());
@@ -109,6 +110,12 @@ impl Watch {
     pub fn stop(&self) {
         self.signals.stop.store(true, Ordering::Release);
         self.wake();
+    }
+
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Waits for the end.
@@ -158,7 +165,8 @@ impl FileEvents {
         let mut ours = false;
         while let Ok(event) = reader.next() {
             let overflow = event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
-            let named = event.file_name().is_some_and(|name| self.names.iter().any(|n| n.as_bytes() == name.to_bytes()));
+            let named =
+                event.file_name().is_some_and(|name| self.names.iter().any(|n| n.as_bytes() == name.to_bytes()));
             ours |= overflow || named;
         }
         ours
@@ -298,8 +306,11 @@ impl Worker {
     fn read_log(&mut self) -> Result<(), String> {
         let text = |e: rusqlite::Error| e.to_string();
         let snapshot = ReadSnapshot::begin(&self.conn).map_err(text)?;
-        let schema: i64 =
-            self.conn.prepare_cached("PRAGMA schema_version").and_then(|mut s| s.query_row([], |r| r.get(0))).map_err(text)?;
+        let schema: i64 = self
+            .conn
+            .prepare_cached("PRAGMA schema_version")
+            .and_then(|mut s| s.query_row([], |r| r.get(0)))
+            .map_err(text)?;
         let db_version = read_version(&self.conn, "SELECT crsql_db_version()").map_err(text)?;
         if db_version < self.seen {
             drop(snapshot);
@@ -345,7 +356,11 @@ impl Worker {
 
     fn read_figures(&mut self) -> Result<(), String> {
         let text = |e: rusqlite::Error| e.to_string();
-        let site: Vec<u8> = self.conn.prepare_cached("SELECT crsql_site_id()").and_then(|mut s| s.query_row([], |r| r.get(0))).map_err(text)?;
+        let site: Vec<u8> = self
+            .conn
+            .prepare_cached("SELECT crsql_site_id()")
+            .and_then(|mut s| s.query_row([], |r| r.get(0)))
+            .map_err(text)?;
         if site != self.site.0 {
             self.file_changed("its site id changed".into());
             return Ok(());

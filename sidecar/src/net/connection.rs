@@ -147,7 +147,11 @@ pub(super) struct Established {
 
 /// Waits until both ends have accepted the connection: a peer that refuses our certificate does so after our own handshake
 /// is done, so only its control stream proves that it took us.
-pub(super) async fn establish(shared: &Shared, connection: Connection, dialed: Option<SocketAddr>) -> Result<Established, String> {
+pub(super) async fn establish(
+    shared: &Shared,
+    connection: Connection,
+    dialed: Option<SocketAddr>,
+) -> Result<Established, String> {
     let peer = peer_id(&connection).inspect_err(|why| {
         connection.close(VarInt::from_u32(close_code::IDENTITY), why.as_bytes());
     })?;

@@ -129,7 +129,10 @@ async fn accept(endpoint: quinn::Endpoint, shared: Shared, quieter: Arc<Mutex<Qu
             incoming.refuse();
             continue;
         };
-        if handshakes.available_permits() < MAX_HANDSHAKES && incoming.may_retry() && !incoming.remote_address_validated() {
+        if handshakes.available_permits() < MAX_HANDSHAKES
+            && incoming.may_retry()
+            && !incoming.remote_address_validated()
+        {
             let _ = incoming.retry();
             continue;
         }

@@ -25,6 +25,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// Close codes of the edge; the core's own reasons are below 16.
 pub mod close_code {
+    /// The node leaves the cluster; the core's own code for it.
+    pub const LEAVING: u32 = 0;
     /// Another connection between the same two nodes is used.
     pub const DUPLICATE: u32 = 16;
     /// The peer takes frames more slowly than they arise; it compares vectors when it is back.

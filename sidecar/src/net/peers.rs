@@ -139,9 +139,13 @@ mod tests {
             let at_smaller = |by_smaller: bool| standing(7, by_smaller, FRESH);
             let at_larger = |by_smaller: bool| standing(7, !by_smaller, FRESH);
             let (first, second) = (first_is_by_smaller, !first_is_by_smaller);
-            let kept_at_smaller = if prefer_new(&at_smaller(first), &at_smaller(second), true) { second } else { first };
+            let kept_at_smaller =
+                if prefer_new(&at_smaller(first), &at_smaller(second), true) { second } else { first };
             let kept_at_larger = if prefer_new(&at_larger(second), &at_larger(first), false) { first } else { second };
-            assert!(kept_at_smaller && kept_at_larger, "the smaller site's dial stays, in whatever order they are seen");
+            assert!(
+                kept_at_smaller && kept_at_larger,
+                "the smaller site's dial stays, in whatever order they are seen"
+            );
         }
     }
 

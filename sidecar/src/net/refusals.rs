@@ -20,7 +20,9 @@ pub fn explain(error: &ConnectionError) -> String {
         },
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
             Some(alert) => format!("handshake refused by the peer: {alert}"),
-            None if close.error_code == TransportErrorCode::CONNECTION_REFUSED => "the peer refused the connection".into(),
+            None if close.error_code == TransportErrorCode::CONNECTION_REFUSED => {
+                "the peer refused the connection".into()
+            }
             None => format!("closed by the peer's transport: {close}"),
         },
         ConnectionError::ApplicationClosed(close) => {

@@ -68,7 +68,12 @@ pub(super) struct Serving {
 }
 
 /// Reads the request, hands it to the driver, writes what comes back.
-pub(super) async fn serve_stream(events: mpsc::Sender<NetEvent>, serving: Serving, mut send: SendStream, mut recv: RecvStream) {
+pub(super) async fn serve_stream(
+    events: mpsc::Sender<NetEvent>,
+    serving: Serving,
+    mut send: SendStream,
+    mut recv: RecvStream,
+) {
     let request = tokio::time::timeout(REQUEST_TIMEOUT, read_request(&mut recv)).await;
     let Ok(Ok(bytes)) = request else {
         let _ = send.reset(VarInt::from_u32(BROKEN_OFF));

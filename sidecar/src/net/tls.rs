@@ -60,7 +60,8 @@ impl Identity {
         let roots = Arc::new(roots);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
 
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build()?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build()?;
         let mut server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
@@ -90,11 +91,9 @@ fn node_certificate(
     let node_key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, format!("Starling node {}", me.site));
-    for name in [
-        SERVER_NAME.to_owned(),
-        format!("{}{SITE_SUFFIX}", me.site),
-        format!("{}{INCARNATION_SUFFIX}", me.incarnation),
-    ] {
+    for name in
+        [SERVER_NAME.to_owned(), format!("{}{SITE_SUFFIX}", me.site), format!("{}{INCARNATION_SUFFIX}", me.incarnation)]
+    {
         params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -141,7 +140,8 @@ pub fn peer_id(connection: &quinn::Connection) -> Result<PeerId, String> {
 }
 
 fn named_by(cert: &CertificateDer<'_>) -> Result<PeerId, String> {
-    let (_, cert) = x509_parser::parse_x509_certificate(cert).map_err(|e| format!("its certificate cannot be read: {e}"))?;
+    let (_, cert) =
+        x509_parser::parse_x509_certificate(cert).map_err(|e| format!("its certificate cannot be read: {e}"))?;
     let names = cert
         .subject_alternative_name()
         .map_err(|e| format!("its certificate's names cannot be read: {e}"))?

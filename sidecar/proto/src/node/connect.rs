@@ -1,7 +1,7 @@
 //! Connections: up, hello, down, and the datagrams that wait for one.
 
 use super::{Node, Peer};
-use crate::api::{Event, HangupReason, Now, Output};
+use crate::api::{Event, HangupReason, MemberState, Now, Output};
 use crate::frames::{Frame, FrameError, Hello};
 use crate::limits::{MAX_PEERS, MAX_QUEUED_DATAGRAMS, MAX_QUEUED_MEMBERS};
 use crate::swim::Ident;
@@ -159,7 +159,7 @@ impl Node {
             Frame::Hello(_) => {}
             Frame::Payload(payload) => self.on_payload(now, from, &payload),
             Frame::IHave(dots) => self.on_ihave(now, from, &dots),
-            Frame::Graft(dots) => self.on_graft(now, from, &dots),
+            Frame::Graft(dots) => self.on_graft(from, &dots),
             Frame::Prune => drop(self.tree.set_eager(&from, false)),
             Frame::Link { eager } => self.on_link(from, eager),
             Frame::Unlink => self.on_unlink(now, from),
@@ -167,6 +167,23 @@ impl Node {
             Frame::Vector { answer, vector } => self.on_vector(now, from, answer, vector),
             Frame::Pull(dot) => self.on_pull_hint(now, from, dot),
             Frame::Differ => self.on_differ(now, from),
+            Frame::Outdated { incarnation, addr, alive } => self.on_outdated(now, from, incarnation, addr, alive),
+        }
+    }
+
+    /// A clock that was set back makes a restarted node look older than it was; a copy of the database looks the same, except that
+    /// it is alive somewhere else.
+    fn on_outdated(&mut self, now: Now, from: SiteId, incarnation: u64, addr: SocketAddr, alive: bool) {
+        if !self.swim.outrank(now, incarnation) {
+            return;
+        }
+        if alive && addr != self.swim.ident().addr {
+            self.event(Event::Clone { addr, incarnation });
+        }
+        let incarnation = self.swim.ident().incarnation;
+        self.event(Event::Rejoined { incarnation });
+        if let Some(peer) = self.peers.get(&from).and_then(|p| p.ident) {
+            self.swim.hello(now, peer, true);
         }
     }
 
@@ -193,6 +210,11 @@ impl Node {
         self.event(Event::PeerReady { peer: from, addr });
         self.dialer.reached(&advertise);
         self.seeds.learn(advertise, from);
+        if let Some((known, state)) = self.swim.known(&from).filter(|(known, _)| known.incarnation > ident.incarnation)
+        {
+            let alive = state != MemberState::Down;
+            self.send(from, &Frame::Outdated { incarnation: known.incarnation, addr: known.addr, alive });
+        }
         self.swim.hello(now, ident, true);
         self.link_new_peer(from);
         self.send_digest(from);

@@ -20,12 +20,17 @@ use std::net::SocketAddr;
 /// A member that had no room for a link is not asked again for this long.
 const REFUSED_LINK_US: u64 = 30_000_000;
 
+/// Members that went down are dialled for this long.
+const REMEMBER_US: u64 = 600_000_000;
+
 /// The seeds' addresses, and whom addresses were found to lead to.
 #[derive(Debug, Default)]
 pub(super) struct Seeds {
     addrs: BTreeSet<SocketAddr>,
     leads_to: BTreeMap<SocketAddr, SiteId>,
     tries: u32,
+    /// Since when members are taken for dead.
+    down_since: BTreeMap<SiteId, Now>,
 }
 
 impl Seeds {
@@ -33,6 +38,16 @@ impl Seeds {
     pub(super) fn learn(&mut self, addr: SocketAddr, site: SiteId) {
         if self.addrs.contains(&addr) {
             self.leads_to.insert(addr, site);
+        }
+    }
+
+    /// A member is up, or down.
+    pub(super) fn note_member(&mut self, now: Now, site: SiteId, up: bool) {
+        if up {
+            self.down_since.remove(&site);
+        } else {
+            self.down_since.insert(site, now);
+            self.down_since.retain(|_, at| now.since(*at) < REMEMBER_US);
         }
     }
 
@@ -55,26 +70,33 @@ impl Node {
             let delay = backoff(timing.seed_backoff_us, self.seeds.tries, &mut self.rng);
             self.seeds.tries = self.seeds.tries.saturating_add(1);
             self.alarms.set(Alarm::Seeds, now.after(delay));
-            self.dial_remembered();
+            self.dial_remembered(now, 3);
         } else {
             self.seeds.tries = 0;
             self.set_jittered(now, Alarm::Seeds, timing.seed_interval_us);
         }
     }
 
-    /// Members that are taken for dead may have lost us, as we lost them.
-    fn dial_remembered(&mut self) {
-        let mut down: Vec<Ident> =
-            self.swim.members().filter(|(_, state)| *state == MemberState::Down).map(|(i, _)| *i).collect();
+    /// Members that are taken for dead may only have been cut off, with us or from us: some are tried again. Those that have been
+    /// gone for long are left to SWIM's own, much rarer announcements, unless there is nobody else.
+    fn dial_remembered(&mut self, now: Now, count: usize) {
+        let alone = self.swim.active() == 0;
+        let lately = |site: &SiteId| self.seeds.down_since.get(site).is_some_and(|at| now.since(*at) < REMEMBER_US);
+        let mut down: Vec<Ident> = self
+            .swim
+            .members()
+            .filter(|(i, state)| *state == MemberState::Down && (alone || lately(&i.site)))
+            .map(|(i, _)| *i)
+            .collect();
         down.sort_unstable();
-        for _ in 0..3 {
+        for _ in 0..count {
             if let Some(ident) = self.pick(&down) {
                 self.dialer.want(ident.addr, Some(ident.site));
             }
         }
     }
 
-    pub(super) fn on_join(&mut self, now: Now, addrs: Vec<SocketAddr>) {
+    pub(super) fn on_join(&mut self, addrs: Vec<SocketAddr>) {
         self.seeds.addrs = addrs.into_iter().map(canonical).take(MAX_SEEDS).collect();
         let addrs = &self.seeds.addrs;
         self.seeds.leads_to.retain(|addr, _| addrs.contains(addr));
@@ -88,13 +110,15 @@ impl Node {
                 self.dialer.want(addr, None);
             }
         }
-        let _ = now;
     }
 
     /// Keeps the graph as it should be; rings every second, and soon after anybody came or went.
     pub(super) fn look_after_links(&mut self, now: Now) {
         self.set_jittered(now, Alarm::Links, self.config.timing.link_interval_us);
         self.tell_suspects();
+        if self.rng.random_ratio(1, 3) {
+            self.dial_remembered(now, 1);
+        }
         let mut active: Vec<Ident> =
             self.swim.members().filter(|(_, state)| *state != MemberState::Down).map(|(i, _)| *i).collect();
         active.sort_unstable();

@@ -141,7 +141,7 @@ impl Node {
             Input::PeerDown { peer, why } => self.on_peer_down(now, peer, why),
             Input::DialFailed { addr, why } => self.on_dial_failed(now, addr, why),
             Input::DialRedundant { addr, peer } => self.on_dial_redundant(addr, peer),
-            Input::Join { addrs } => self.on_join(now, addrs),
+            Input::Join { addrs } => self.on_join(addrs),
             Input::Advertise(addr) => self.on_advertise(now, addr),
             Input::Rtt { peer, rtt_us } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
@@ -261,10 +261,12 @@ impl Node {
     fn on_note(&mut self, now: Now, note: OwnedNotification<Ident>) {
         match note {
             OwnedNotification::MemberUp(i) => {
+                self.seeds.note_member(now, i.site, true);
                 self.event(Event::MemberUp { site: i.site, addr: i.addr });
                 self.alarms.set_earliest(Alarm::Links, now.after(1));
             }
             OwnedNotification::MemberDown(i) => {
+                self.seeds.note_member(now, i.site, false);
                 self.event(Event::MemberDown { site: i.site, addr: i.addr });
                 self.alarms.set_earliest(Alarm::Links, now.after(1));
             }

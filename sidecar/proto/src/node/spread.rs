@@ -13,6 +13,9 @@ use starling_crdt::{Dot, SiteId};
 impl Node {
     /// A transaction committed here: pushed at once.
     pub(super) fn on_local(&mut self, now: Now, changeset: Changeset) {
+        if !self.started {
+            return;
+        }
         let dot = changeset.header.dot;
         let size = changeset.parts.iter().map(Bytes::len).sum::<usize>();
         let parts = changeset.parts.len();
@@ -32,6 +35,9 @@ impl Node {
 
     /// A transaction that cannot be pushed: the neighbours are told to pull.
     pub(super) fn on_local_too_large(&mut self, now: Now, header: &DotHeader) {
+        if !self.started {
+            return;
+        }
         self.book.claim(now, header);
         self.tree.remember(header.dot, self.config.site_id);
         let links: Vec<SiteId> = self.tree.links.keys().copied().collect();
@@ -126,7 +132,7 @@ impl Node {
     fn check_for_gap(&mut self, now: Now, from: SiteId, header: &DotHeader) {
         let prev = Dot { version: header.prev, ..header.dot };
         if header.prev > 0 && !self.book.claims(&prev) && !self.tree.in_flight(&prev) {
-            self.wish(now, from, Need::Dot(prev), self.config.timing.gap_delay_us);
+            self.wish(now, from, Need::Dot(prev), self.config.timing.gap_delay_us + self.two_rtts(&from));
         }
     }
 
@@ -152,7 +158,10 @@ impl Node {
                 continue;
             }
             match self.tree.want(*dot, from) {
-                Some(true) => self.alarms.set(Alarm::Graft(*dot), now.after(self.config.timing.graft_delay_us)),
+                Some(true) => {
+                    let delay = self.config.timing.graft_delay_us + self.two_rtts(&from);
+                    self.alarms.set(Alarm::Graft(*dot), now.after(delay));
+                }
                 Some(false) => {}
                 None => self.wish(now, from, Need::Dot(*dot), self.config.timing.graft_delay_us),
             }
@@ -176,7 +185,8 @@ impl Node {
                     self.counters.grafts_out += 1;
                     self.send(site, &Frame::Graft(vec![dot]));
                 }
-                self.alarms.set(Alarm::Graft(dot), now.after(self.config.timing.graft_retry_us));
+                let delay = self.config.timing.graft_retry_us + self.two_rtts(&site);
+                self.alarms.set(Alarm::Graft(dot), now.after(delay));
             }
             (None, last) => {
                 self.tree.unwant(&dot);
@@ -187,8 +197,7 @@ impl Node {
         }
     }
 
-    pub(super) fn on_graft(&mut self, now: Now, from: SiteId, dots: &[Dot]) {
-        let _ = now;
+    pub(super) fn on_graft(&mut self, from: SiteId, dots: &[Dot]) {
         self.tree.set_eager(&from, true);
         for dot in dots {
             if let Some((hops, parts)) = self.tree.cache.get(dot).map(|(hops, parts)| (hops, parts.to_vec())) {
@@ -197,6 +206,11 @@ impl Node {
                 self.send(from, &Frame::Pull(*dot));
             }
         }
+    }
+
+    /// Allowance for a distant peer (at most a second, whatever the transport measured in a bad moment).
+    fn two_rtts(&self, peer: &SiteId) -> u64 {
+        self.peers.get(peer).and_then(|p| p.rtt_us).map_or(0, |rtt| rtt.saturating_mul(2).min(1_000_000))
     }
 
     fn forget_wanted(&mut self, dot: &Dot) {

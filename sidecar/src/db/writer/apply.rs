@@ -144,7 +144,8 @@ impl Applier {
     }
 
     fn prepare_connection(&mut self) {
-        self.page_bytes = self.conn.query_row("PRAGMA page_size", [], |r| r.get(0)).unwrap_or(4096);
+        let page_bytes = self.conn.query_row("PRAGMA page_size", [], |r| r.get::<_, u32>(0));
+        self.page_bytes = page_bytes.map_or(4096, u64::from);
         let wal = Arc::clone(&self.wal);
         let hooked = self.conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: i32| {
             if wal.now.swap(pages, Ordering::Relaxed) > pages {
@@ -401,7 +402,8 @@ impl Applier {
     /// Runs a statement of the extension in a transaction of its own.
     pub fn call(&mut self, sql: &str) -> Result<u64, String> {
         self.begin().ok_or("the process stops")?;
-        let result = self.conn.prepare_cached(sql).and_then(|mut s| s.query_row([], |r| r.get::<_, rusqlite::types::Value>(0)));
+        let result =
+            self.conn.prepare_cached(sql).and_then(|mut s| s.query_row([], |r| r.get::<_, rusqlite::types::Value>(0)));
         let result = result.and_then(|value| self.conn.execute_batch("COMMIT").map(|()| value));
         if result.is_err() {
             roll_back(&self.conn);

@@ -21,8 +21,8 @@ pub type Window = Option<Box<dyn Send>>;
 pub struct Piece {
     /// The part.
     pub bytes: Bytes,
-    /// Its share.
-    pub window: Window,
+    /// Its share, given back when the piece is dropped.
+    _window: Window,
 }
 
 /// The parts of a changeset.
@@ -110,7 +110,7 @@ impl Assembly {
         let size = partial.memory;
         partial.body = match partial.body {
             Body::Memory(mut pieces) => {
-                pieces.push(Piece { bytes, window });
+                pieces.push(Piece { bytes, _window: window });
                 if size > ASSEMBLY_MEMORY && !header.last {
                     self.spool(&pieces)
                 } else {
@@ -189,7 +189,11 @@ impl Body {
     ///
     /// # Errors
     /// What `each` gives, or why the parts cannot be read.
-    pub fn for_each<E>(&mut self, lost: impl Fn(String) -> E, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub fn for_each<E>(
+        &mut self,
+        lost: impl Fn(String) -> E,
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         match self {
             Self::Memory(pieces) => pieces.iter().try_for_each(|piece| each(&piece.bytes)),
             Self::Lost(why) => Err(lost(why.clone())),
@@ -242,7 +246,16 @@ mod tests {
     fn parts(unit: &mut Unit) -> Vec<Vec<u8>> {
         let mut seen = Vec::new();
         for ready in &mut unit.changesets {
-            ready.body.for_each(|why| why, |part| { seen.push(part.to_vec()); Ok(()) }).unwrap();
+            ready
+                .body
+                .for_each(
+                    |why| why,
+                    |part| {
+                        seen.push(part.to_vec());
+                        Ok(())
+                    },
+                )
+                .unwrap();
         }
         seen
     }

@@ -1,0 +1,199 @@
+//! Clock blocks: the row clocks of neighbouring keys in one small blob.
+//!
+//! One b-tree entry per row clock would cost more than the row's own update. A block holds a few dozen, keys front-coded,
+//! and is small enough to stay inside a b-tree leaf without overflow.
+
+use crate::cursor::{put_bytes, put_varint, DecodeError, Problem, Reader};
+use alloc::vec::Vec;
+use core::ops::Range;
+
+const FORMAT: u8 = 1;
+/// A block is closed once it is this long: a 4096-byte page holds four in a table without rowids.
+pub const BLOCK_TARGET: usize = 850;
+
+#[derive(Clone, Debug)]
+struct Slot {
+    key: Range<usize>,
+    clock: Range<usize>,
+}
+
+/// A block's entries, in key order, for reading and editing.
+#[derive(Clone, Debug, Default)]
+pub struct ClockBlock {
+    arena: Vec<u8>,
+    slots: Vec<Slot>,
+}
+
+impl ClockBlock {
+    /// Decodes a block.
+    ///
+    /// # Errors
+    /// Names the field; an unknown format, keys out of order and bytes left over are refused.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut block = Self::default();
+        let mut r = Reader::new(bytes);
+        if r.u8("clock block format")? != FORMAT {
+            return Err(Reader::new(bytes).error("clock block format", Problem::UnknownVersion));
+        }
+        block.arena.reserve(bytes.len() * 2);
+        let mut last = 0..0;
+        while !r.is_empty() {
+            let start = r;
+            let shared = usize::try_from(r.varint(u64::from(u32::MAX), "shared key bytes")?).unwrap_or(usize::MAX);
+            let rest = r.bytes("key")?;
+            let clock = r.bytes("row clock")?;
+            if shared > last.len() {
+                return Err(start.error("shared key bytes", Problem::Invalid));
+            }
+            let from = block.arena.len();
+            block.arena.extend_from_within(last.start..last.start + shared);
+            block.arena.extend_from_slice(rest);
+            let key = from..block.arena.len();
+            if !block.slots.is_empty() && block.slice(&last) >= block.slice(&key) {
+                return Err(start.error("key", Problem::Invalid));
+            }
+            block.arena.extend_from_slice(clock);
+            block.slots.push(Slot { key: key.clone(), clock: key.end..block.arena.len() });
+            last = key;
+        }
+        Ok(block)
+    }
+
+    fn slice(&self, range: &Range<usize>) -> &[u8] {
+        self.arena.get(range.clone()).unwrap_or_default()
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Bytes held, those of replaced entries included.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// The entries in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.slots.iter().map(|s| (self.slice(&s.key), self.slice(&s.clock)))
+    }
+
+    fn find(&self, key: &[u8]) -> Result<usize, usize> {
+        // Bulk writes come in key order: look at the end first.
+        match self.slots.last() {
+            Some(last) if self.slice(&last.key) < key => Err(self.slots.len()),
+            _ => self.slots.binary_search_by(|s| self.slice(&s.key).cmp(key)),
+        }
+    }
+
+    /// A key's clock bytes.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.find(key).ok().and_then(|i| self.slots.get(i)).map(|s| self.slice(&s.clock))
+    }
+
+    /// Sets a key's clock bytes.
+    pub fn set(&mut self, key: &[u8], clock: &[u8]) {
+        match self.find(key) {
+            Ok(i) => {
+                let start = self.arena.len();
+                self.arena.extend_from_slice(clock);
+                let end = self.arena.len();
+                if let Some(slot) = self.slots.get_mut(i) {
+                    slot.clock = start..end;
+                }
+            }
+            Err(i) => {
+                let start = self.arena.len();
+                self.arena.extend_from_slice(key);
+                let middle = self.arena.len();
+                self.arena.extend_from_slice(clock);
+                self.slots.insert(i, Slot { key: start..middle, clock: middle..self.arena.len() });
+            }
+        }
+    }
+
+    /// Removes a key; returns whether it was there.
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        match self.find(key) {
+            Ok(i) => {
+                self.slots.remove(i);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Encodes the entries as blocks of about [`BLOCK_TARGET`] bytes; `emit` gets each block's first key and bytes.
+    ///
+    /// # Errors
+    /// What `emit` returns.
+    pub fn encode<E>(&self, mut emit: impl FnMut(&[u8], &[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut out: Vec<u8> = Vec::with_capacity(BLOCK_TARGET + 128);
+        let (mut first, mut last): (&[u8], &[u8]) = (&[], &[]);
+        for (key, clock) in self.iter() {
+            if out.len() >= BLOCK_TARGET {
+                emit(first, &out)?;
+                out.clear();
+            }
+            if out.is_empty() {
+                out.push(FORMAT);
+                first = key;
+                last = &[];
+            }
+            let shared = last.iter().zip(key).take_while(|(a, b)| a == b).count();
+            put_varint(&mut out, shared as u64);
+            put_bytes(&mut out, key.get(shared..).unwrap_or_default());
+            put_bytes(&mut out, clock);
+            last = key;
+        }
+        if out.is_empty() {
+            Ok(())
+        } else {
+            emit(first, &out)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeMap;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn blocks_behave_like_a_map_and_round_trip(
+            ops in proptest::collection::vec((proptest::collection::vec(0u8..4, 0..5), any::<bool>(), 0usize..40), 0..200)
+        ) {
+            let (mut block, mut model) = (ClockBlock::default(), BTreeMap::new());
+            for (key, set, n) in ops {
+                if set { let clock = alloc::vec![7u8; n]; block.set(&key, &clock); model.insert(key, clock); }
+                else { prop_assert_eq!(block.remove(&key), model.remove(&key).is_some()); }
+            }
+            let mut back = Vec::new();
+            block.encode(|first, bytes| -> Result<(), DecodeError> {
+                let part = ClockBlock::decode(bytes)?;
+                assert_eq!(part.iter().next().map(|e| e.0), Some(first));
+                back.extend(part.iter().map(|(k, c)| (k.to_vec(), c.to_vec())));
+                Ok(())
+            }).unwrap();
+            prop_assert_eq!(back, model.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes: Vec<u8>) {
+            let mut bytes = bytes;
+            if let Some(b) = bytes.first_mut() { *b = FORMAT; }
+            let _ = ClockBlock::decode(&bytes);
+        }
+    }
+}

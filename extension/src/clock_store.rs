@@ -1,0 +1,197 @@
+//! Row clocks on disk: blocks of neighbouring keys, one of them in memory while a transaction writes.
+//!
+//! Within a write transaction the block used last stays decoded, and is written when another one is needed or before
+//! the commit. It is part of the transaction's state, so a savepoint that is rolled back brings the former one back.
+
+use crate::catalog::Table;
+use crate::session::{corrupt, Session, Sql};
+use crate::sqlite::Result;
+use starling_crdt::clock_block::ClockBlock;
+use starling_crdt::row_clock::RowClock;
+
+/// A block grown beyond this is written, split, and left.
+const WEIGHT_MAX: usize = 24 * 1024;
+
+/// The block in memory.
+#[derive(Clone, Debug)]
+pub struct OpenBlock {
+    table: u32,
+    /// Its first key on disk; `None` = it is new.
+    first: Option<Vec<u8>>,
+    /// Keys below this belong to it (none: all keys).
+    lo: Option<Vec<u8>>,
+    /// Keys from this on belong to the next one (none: no next).
+    hi: Option<Vec<u8>>,
+    block: ClockBlock,
+    dirty: bool,
+}
+
+impl OpenBlock {
+    fn holds(&self, table: u32, key: &[u8]) -> bool {
+        self.table == table
+            && self.lo.as_ref().is_none_or(|lo| lo.as_slice() <= key)
+            && self.hi.as_ref().is_none_or(|hi| key < hi.as_slice())
+    }
+}
+
+impl Session {
+    /// Whether any row of the table has a clock.
+    pub fn any_clock(&self, table: &Table) -> Result<bool> {
+        let open = self.tx.borrow().block.as_ref().is_some_and(|b| b.table == table.info.id && !b.block.is_empty());
+        Ok(open || self.of_table(Sql::AnyClock, table)?.step()?)
+    }
+
+    /// A row's clock.
+    pub fn get_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
+        self.load_block(table, key)?;
+        let result = match self.tx.borrow().block.as_ref().and_then(|b| b.block.get(key)) {
+            Some(bytes) => RowClock::decode(bytes).map(Some).map_err(|e| corrupt("a row clock", e)),
+            None => Ok(None),
+        };
+        self.forget_outside_transaction();
+        result
+    }
+
+    /// Stores a row's clock; a pristine one is not kept.
+    pub fn put_clock(&self, table: &Table, key: &[u8], clock: &RowClock) -> Result<()> {
+        if clock.is_pristine() {
+            return self.drop_clock(table, key);
+        }
+        self.load_block(table, key)?;
+        let full = {
+            let mut tx = self.tx.borrow_mut();
+            let mut bytes = std::mem::take(&mut tx.scratch);
+            bytes.clear();
+            clock.encode(&mut bytes);
+            let full = tx.block.as_mut().is_some_and(|open| {
+                open.block.set(key, &bytes);
+                open.dirty = true;
+                open.block.weight() > WEIGHT_MAX
+            });
+            tx.scratch = bytes;
+            full
+        };
+        if full || !self.tx.borrow().active {
+            self.write_block()?;
+            self.tx.borrow_mut().block = None;
+        }
+        Ok(())
+    }
+
+    /// Forgets a row's clock.
+    pub fn drop_clock(&self, table: &Table, key: &[u8]) -> Result<()> {
+        self.load_block(table, key)?;
+        if let Some(open) = self.tx.borrow_mut().block.as_mut() {
+            open.dirty |= open.block.remove(key);
+        }
+        if !self.tx.borrow().active {
+            self.write_block()?;
+            self.tx.borrow_mut().block = None;
+        }
+        Ok(())
+    }
+
+    /// Calls `f` with every key and clock of a table, in key order.
+    pub fn each_clock(&self, table: &Table, f: &mut dyn FnMut(&[u8], &RowClock)) -> Result<()> {
+        self.write_block()?;
+        let mut all = self.of_table(Sql::AllBlocks, table)?;
+        while all.step()? {
+            let block = ClockBlock::decode(all.column_blob(0)).map_err(|e| corrupt("a clock block", e))?;
+            for (key, clock) in block.iter() {
+                f(key, &RowClock::decode(clock).map_err(|e| corrupt("a row clock", e))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the block in memory, if it was changed.
+    pub fn write_block(&self) -> Result<()> {
+        let taken = {
+            let mut tx = self.tx.borrow_mut();
+            if tx.block.as_ref().is_some_and(|b| b.dirty) {
+                tx.block.take()
+            } else {
+                None
+            }
+        };
+        let Some(open) = taken else { return Ok(()) };
+        let result = self.store(&open);
+        if result.is_err() {
+            self.tx.borrow_mut().block = Some(open);
+        }
+        result
+    }
+
+    fn store(&self, open: &OpenBlock) -> Result<()> {
+        let Some(table) = self.table(open.table)? else {
+            return Err(corrupt("crsql_table", format!("table {} is not listed", open.table)));
+        };
+        let mut kept = false;
+        open.block.encode(|first, bytes| -> Result<()> {
+            kept |= open.first.as_deref() == Some(first);
+            let mut put = self.of_table(Sql::PutBlock, &table)?;
+            put.bind_blob(1, first)?;
+            put.bind_blob(2, bytes)?;
+            put.execute()
+        })?;
+        if let (Some(first), false) = (&open.first, kept) {
+            let mut drop = self.of_table(Sql::DropBlock, &table)?;
+            drop.bind_blob(1, first)?;
+            drop.execute()?;
+        }
+        Ok(())
+    }
+
+    fn load_block(&self, table: &Table, key: &[u8]) -> Result<()> {
+        if self.tx.borrow().block.as_ref().is_some_and(|b| b.holds(table.info.id, key)) {
+            return Ok(());
+        }
+        self.write_block()?;
+        let mut open = OpenBlock {
+            table: table.info.id,
+            first: None,
+            lo: None,
+            hi: None,
+            block: ClockBlock::default(),
+            dirty: false,
+        };
+        let mut decode = |first: &[u8], bytes: &[u8]| -> Result<()> {
+            open.block = ClockBlock::decode(bytes).map_err(|e| corrupt("a clock block", e))?;
+            open.first = Some(first.to_vec());
+            Ok(())
+        };
+        {
+            let mut at = self.of_table(Sql::BlockAt, table)?;
+            at.bind_blob(1, key)?;
+            if at.step()? {
+                decode(at.column_blob(0), at.column_blob(1))?;
+                open.lo = open.first.clone();
+            } else {
+                // Below every block: it belongs to the first one.
+                let mut lowest = self.of_table(Sql::LowestBlock, table)?;
+                if lowest.step()? {
+                    decode(lowest.column_blob(0), lowest.column_blob(1))?;
+                }
+            }
+        }
+        if self.tx.borrow().active {
+            if let Some(first) = &open.first {
+                let mut next = self.of_table(Sql::NextBlock, table)?;
+                next.bind_blob(1, first)?;
+                if next.step()? {
+                    open.hi = Some(next.column_blob(0).to_vec());
+                }
+            }
+        }
+        self.tx.borrow_mut().block = Some(open);
+        Ok(())
+    }
+
+    /// Without a write transaction of our own another connection may commit at any time: nothing is remembered.
+    fn forget_outside_transaction(&self) {
+        let mut tx = self.tx.borrow_mut();
+        if !tx.active {
+            tx.block = None;
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! SQL over HTTP: `POST /sql`.
+//!
+//! The body is SQL, several statements allowed, run as one transaction. It is answered with JSON, errors included; whoever
+//! asks gets an answer whatever was sent. Statements run on connections of their own, behind an allow-list ([`guard`]), and
+//! never on the async runtime's threads.
+
+mod access;
+mod exec;
+mod guard;
+mod pool;
+
+pub use access::Access;
+pub use pool::{OpenConnection, Pool};
+
+use crate::limits::{MAX_BODY, MAX_REQUESTS};
+use axum::body::{to_bytes, Body};
+use axum::extract::{Request, State};
+use axum::http::{header, HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use axum::Router;
+use exec::{Outcome, Refusal};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::{watch, Semaphore};
+
+/// What the HTTP server works with.
+#[derive(Debug)]
+struct Api {
+    pool: Arc<Pool>,
+    access: Access,
+    requests: Semaphore,
+}
+
+/// Serves until `stop` says so, then finishes the requests under way.
+///
+/// # Errors
+/// When the listener breaks.
+pub async fn serve(
+    listener: TcpListener,
+    pool: Arc<Pool>,
+    access: Access,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let api = Arc::new(Api { pool, access, requests: Semaphore::new(MAX_REQUESTS) });
+    let router = Router::new().fallback(answer).with_state(api);
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    axum::serve(listener, router).with_graceful_shutdown(stopped).await
+}
+
+/// Binds the HTTP listener.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub fn bind(addr: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(addr)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
+    match handle(&api, request).await {
+        Ok(outcome) => reply(StatusCode::OK, outcome.json),
+        Err(refusal) => {
+            let mut response = reply(refusal.status, refusal.to_json());
+            if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            }
+            if refusal.status == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            response
+        }
+    }
+}
+
+fn reply(status: StatusCode, json: String) -> Response {
+    let mut response = Response::new(Body::from(json));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn handle(api: &Api, request: Request) -> Result<Outcome, Refusal> {
+    let _slot = api
+        .requests
+        .try_acquire()
+        .map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again"))?;
+    api.access.check(request.headers(), request.uri())?;
+    if request.uri().path() != "/sql" {
+        let message = format!("there is nothing at {}; POST SQL to /sql", request.uri().path());
+        return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+    }
+    if request.method() != Method::POST {
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "/sql takes POST only"));
+    }
+    content_type(request.headers().get(header::CONTENT_TYPE))?;
+    let body = to_bytes(request.into_body(), MAX_BODY).await.map_err(|e| body_refusal(&e))?;
+    let sql = String::from_utf8(body.into())
+        .map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, format!("the SQL is not UTF-8: {e}")))?;
+    api.pool.run(sql).await
+}
+
+fn content_type(value: Option<&HeaderValue>) -> Result<(), Refusal> {
+    let text = value.and_then(|v| v.to_str().ok()).unwrap_or("");
+    let mut fields = text.split(';').map(str::trim);
+    let sql = fields.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/sql"));
+    let utf8 = fields.all(|f| f.eq_ignore_ascii_case("charset=utf-8") || f.is_empty());
+    if sql && utf8 {
+        return Ok(());
+    }
+    let message = "the Content-Type must be application/sql, in UTF-8";
+    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
+}
+
+fn body_refusal(e: &axum::Error) -> Refusal {
+    let mut source: Option<&dyn std::error::Error> = Some(e);
+    while let Some(error) = source {
+        if error.to_string().contains("length limit exceeded") {
+            let message = format!("the body is larger than {MAX_BODY} bytes");
+            return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message);
+        }
+        source = error.source();
+    }
+    Refusal::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {e}"))
+}
+
+impl Refusal {
+    fn to_json(&self) -> String {
+        match &self.place {
+            None => json!({ "error": self.message }),
+            Some(place) => {
+                json!({ "error": self.message, "position": place.offset, "line": place.line, "column": place.column })
+            }
+        }
+        .to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;
