@@ -97,11 +97,21 @@ impl Session {
         Ok(())
     }
 
+    /// Drops the triggers that are ours, whatever columns they were made for.
     fn disarm(&self, info: &TableInfo) -> Result<()> {
-        let mut full = info.clone();
-        full.replaces_by_schema = true;
-        for name in sqlgen::trigger_names(&full) {
-            self.db.exec(&format!("DROP TRIGGER IF EXISTS main.{}", Ident(&name)))?;
+        let prefix = sqlgen::trigger_prefix(&info.name);
+        let mut names = Vec::new();
+        {
+            let mut all = self.db.prepare_transient(
+                "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1",
+            )?;
+            all.bind_text(1, &prefix)?;
+            while all.step()? {
+                names.push(schema::text(all.column_text(0)));
+            }
+        }
+        for name in names {
+            self.db.exec(&format!("DROP TRIGGER main.{}", Ident(&name)))?;
         }
         Ok(())
     }

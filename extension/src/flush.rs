@@ -8,7 +8,7 @@ use crate::journal::{JournalTouch, Touches};
 use crate::log::LogWriter;
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
-use starling_crdt::local::{fold, Before, Touch, TouchKind};
+use starling_crdt::local::{fold, tombstone, update_in_place, Before, Touch, TouchKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
 use std::collections::BTreeMap;
@@ -20,6 +20,14 @@ struct Waiting {
     kind: Kind,
     /// Index of a touch of the same key.
     touch: usize,
+    /// Where the columns that a mask names stand in the list of all.
+    columns: std::ops::Range<usize>,
+}
+
+/// Entries, and the columns they name.
+#[derive(Default)]
+struct WaitingList {
+    entries: Vec<Waiting>,
     columns: Vec<u32>,
 }
 
@@ -89,14 +97,21 @@ impl Session {
                 wrote = true;
             }
         } else {
-            let mut waiting = Vec::with_capacity(touches.len());
+            let mut waiting = WaitingList::default();
+            waiting.entries.reserve(touches.len());
             let superseded = self.fold_keys(touches, &mut tables, dot, &mut waiting)?;
-            waiting.sort_by_key(|w| w.seq);
+            waiting.entries.sort_unstable_by_key(|w| w.seq);
             writer.superseded(superseded);
-            for entry in &waiting {
+            for entry in &waiting.entries {
                 let Some(touch) = touches.get(entry.touch) else { continue };
                 let table = &touched(&tables, touch)?.table;
-                writer.push(entry.kind, table.info.log_ref(), touches.key(touch), entry.seq, &entry.columns)?;
+                writer.push(
+                    entry.kind,
+                    table.info.log_ref(),
+                    touches.key(touch),
+                    entry.seq,
+                    waiting.columns.get(entry.columns.clone()).unwrap_or_default(),
+                )?;
                 wrote = true;
             }
         }
@@ -133,7 +148,7 @@ impl Session {
         touches: &Touches,
         tables: &mut BTreeMap<u32, Touched>,
         dot: Stamp,
-        waiting: &mut Vec<Waiting>,
+        waiting: &mut WaitingList,
     ) -> Result<u64> {
         let mut lasts = touches.last_of_each_key();
         lasts.sort_unstable_by_key(|i| touches.get(*i).map(|t| (t.table, touches.key(t))));
@@ -149,9 +164,50 @@ impl Session {
             touches.chain(last, &mut chain);
             let key = touches.key(touch);
             let before = if touched.clocks { self.get_clock(&touched.table, key)? } else { None };
+            if let [only] = chain.as_slice() {
+                if self.fold_single(&touched.table, key, only, before.as_ref(), dot, last, waiting)? {
+                    superseded += 1;
+                    continue;
+                }
+            }
             superseded += self.fold_key(&touched.table, key, &chain, before.as_ref(), dot, last, waiting)?;
         }
         Ok(superseded)
+    }
+
+    /// The short way for a key that was touched once, by an update or a delete of a row in plain sight.
+    #[allow(clippy::too_many_arguments)]
+    fn fold_single(
+        &self,
+        table: &Table,
+        key: &[u8],
+        touch: &JournalTouch,
+        clock: Option<&RowClock>,
+        dot: Stamp,
+        last: usize,
+        waiting: &mut WaitingList,
+    ) -> Result<bool> {
+        if clock.is_some_and(|c| !c.is_alive() || !c.based || c.base_version == 0) {
+            return Ok(false);
+        }
+        let start = waiting.columns.len();
+        let kind = match touch.kind {
+            TouchKind::Update { word, mask } => {
+                let mut clock = clock.cloned().unwrap_or_else(RowClock::pristine);
+                update_in_place(&mut clock, (word, mask, touch.seq), &table.column_ids, dot, &mut waiting.columns);
+                self.put_clock(table, key, &clock)?;
+                Kind::Mask
+            }
+            TouchKind::Delete => {
+                let cl = clock.map_or(1, |c| c.cl) + 1;
+                self.put_clock(table, key, &tombstone(cl, Stamp { seq: touch.seq, ..dot }))?;
+                Kind::Tombstone
+            }
+            TouchKind::Insert { .. } => return Ok(false),
+        };
+        let columns = start..waiting.columns.len();
+        waiting.entries.push(Waiting { seq: touch.seq, kind, touch: last, columns });
+        Ok(true)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -163,7 +219,7 @@ impl Session {
         clock: Option<&RowClock>,
         dot: Stamp,
         last: usize,
-        waiting: &mut Vec<Waiting>,
+        waiting: &mut WaitingList,
     ) -> Result<u64> {
         let touches: Vec<Touch> = chain.iter().map(|t| Touch { kind: t.kind, seq: t.seq }).collect();
         let hidden = clock.is_some_and(|c| c.is_alive() && !c.born);
@@ -184,7 +240,10 @@ impl Session {
                 Kind::Base => 0,
                 _ => table.column_ids.len() as u64 + 1,
             };
-            waiting.push(Waiting { seq: entry.seq, kind: entry.kind, touch: last, columns: entry.columns });
+            let start = waiting.columns.len();
+            waiting.columns.extend_from_slice(&entry.columns);
+            let columns = start..waiting.columns.len();
+            waiting.entries.push(Waiting { seq: entry.seq, kind: entry.kind, touch: last, columns });
         }
         Ok(superseded)
     }

@@ -5,10 +5,11 @@
 
 use starling_crdt::local::TouchKind;
 
-/// Touches kept before the journal must be flushed: about 4 MB with their keys.
-pub const SPILL_TOUCHES: usize = 32 * 1024;
+/// Touches kept before the journal must be flushed: about 10 MB with their keys. Row clocks are written in key order, so
+/// the more keys a flush has, the more of them share a block.
+pub const SPILL_TOUCHES: usize = 128 * 1024;
 /// Key bytes kept before the journal must be flushed.
-pub const SPILL_BYTES: usize = 4 * 1024 * 1024;
+pub const SPILL_BYTES: usize = 16 * 1024 * 1024;
 
 /// One touch.
 #[derive(Clone, Copy, Debug, PartialEq)]

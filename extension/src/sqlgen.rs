@@ -52,7 +52,7 @@ pub struct Tag {
     pub file: u32,
     /// Table id.
     pub table: u32,
-    /// Which 62 columns an update's mask speaks of.
+    /// Which group of columns an update's mask speaks of.
     pub word: u16,
     /// The key came packed, in the first slot.
     pub packed: bool,
@@ -127,16 +127,13 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
     out
 }
 
-/// The names of the triggers of a CRR, in the order in which they are made.
-pub fn trigger_names(table: &TableInfo) -> Vec<String> {
-    let mut kinds = vec!["insert", "delete", "update", "move"];
-    if table.replaces_by_schema {
-        kinds.push("before");
-    }
-    kinds.iter().map(|kind| format!("{}__crsql_{kind}", table.name)).collect()
+/// The name prefix of a CRR's triggers.
+pub fn trigger_prefix(table: &str) -> String {
+    format!("{table}__crsql_")
 }
 
-/// The CREATE TRIGGER statements of a CRR, each with its trigger's name.
+/// The CREATE TRIGGER statements of a CRR, each with its trigger's name. SQLite fires the newest trigger first, so the
+/// column groups are made last to first, that their touches come in column order.
 pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
     let packed = table.keys.len() > KEY_SLOTS;
     let tag = |op, word| Tag { file, table: table.id, word, packed, op }.encode().to_string();
@@ -151,58 +148,46 @@ pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
     let slots = list((0..if packed { 1 } else { table.keys.len() }).map(|i| format!("k{i}")), ", ");
     let same_key = list(table.keys.iter().map(|k| format!("NOT ({})", differs(&k.name, k.untyped()))), " AND ");
     let match_new = list(table.keys.iter().map(|k| format!("{0} = NEW.{0}", Ident(&k.name))), " AND ");
-    let touches: String = table
-        .columns
-        .chunks(starling_crdt::local::MASK_BITS as usize)
-        .enumerate()
-        .map(|(word, columns)| {
-            let mask = columns.iter().enumerate().map(|(i, c)| format!("({})<<{i}", differs(&c.name, c.untyped())));
-            fill(
-                include_str!("../../sql/extension/trigger_update_touch.sql"),
-                &[
-                    ("vt", JOURNAL),
-                    ("tag", &tag(TagOp::Update, word as u16)),
-                    ("mask", &list(mask.map(|m| format!("({m})")), "|")),
-                    ("key_slots", &slots),
-                    ("new_keys", &keys("NEW")),
-                ],
-            )
-        })
-        .collect();
-    let templates = [
-        include_str!("../../sql/extension/trigger_insert.sql"),
-        include_str!("../../sql/extension/trigger_delete.sql"),
-        include_str!("../../sql/extension/trigger_update.sql"),
-        include_str!("../../sql/extension/trigger_move.sql"),
-        include_str!("../../sql/extension/trigger_before_insert.sql"),
+    let make = |kind: String, template: &str, tag: String, mask: &str, of: &str| {
+        let name = trigger_prefix(&table.name) + &kind;
+        let values = [
+            ("trigger", Ident(&name).to_string()),
+            ("table", Ident(&table.name).to_string()),
+            ("vt", JOURNAL.to_string()),
+            ("tag", tag),
+            ("mask", mask.to_string()),
+            ("columns", of.to_string()),
+            ("key_slots", slots.clone()),
+            ("new_keys", keys("NEW")),
+            ("old_keys", keys("OLD")),
+            ("same_key", same_key.clone()),
+            ("match_new", match_new.clone()),
+            ("delete_tag", tag_of(file, table, packed, TagOp::Delete)),
+            ("insert_tag", tag_of(file, table, packed, TagOp::Move)),
+        ];
+        let values: Vec<(&str, &str)> = values.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        (name, fill(template, &values).trim_end().to_string())
+    };
+    let mut out = vec![
+        make("insert".into(), include_str!("../../sql/extension/trigger_insert.sql"), tag(TagOp::Insert, 0), "", ""),
+        make("delete".into(), include_str!("../../sql/extension/trigger_delete.sql"), tag(TagOp::Delete, 0), "", ""),
+        make("move".into(), include_str!("../../sql/extension/trigger_move.sql"), String::new(), "", ""),
     ];
-    let tags = [TagOp::Insert, TagOp::Delete, TagOp::Update, TagOp::Move, TagOp::Overwrite].map(|op| tag(op, 0));
-    let names = trigger_names(table);
-    names
-        .into_iter()
-        .zip(templates.iter().zip(&tags))
-        .filter(|(name, _)| !(touches.is_empty() && name.ends_with("__crsql_update")))
-        .map(|(name, (template, tag))| {
-            let sql = fill(
-                template,
-                &[
-                    ("trigger", &Ident(&name).to_string()),
-                    ("table", &Ident(&table.name).to_string()),
-                    ("vt", JOURNAL),
-                    ("tag", tag),
-                    ("delete_tag", &tags[1]),
-                    ("insert_tag", &tags[3]),
-                    ("key_slots", &slots),
-                    ("new_keys", &keys("NEW")),
-                    ("old_keys", &keys("OLD")),
-                    ("same_key", &same_key),
-                    ("match_new", &match_new),
-                    ("touches", &touches),
-                ],
-            );
-            (name, sql.trim_end().to_string())
-        })
-        .collect()
+    for (word, group) in table.columns.chunks(starling_crdt::local::MASK_BITS as usize).enumerate().rev() {
+        let bits = group.iter().enumerate().map(|(i, c)| format!("(({})<<{i})", differs(&c.name, c.untyped())));
+        let of = list(group.iter().map(|c| Ident(&c.name)), ", ");
+        let template = include_str!("../../sql/extension/trigger_update.sql");
+        out.push(make(format!("update_{word}"), template, tag(TagOp::Update, word as u16), &list(bits, "|"), &of));
+    }
+    if table.replaces_by_schema {
+        let template = include_str!("../../sql/extension/trigger_before_insert.sql");
+        out.push(make("before".into(), template, tag(TagOp::Overwrite, 0), "", ""));
+    }
+    out
+}
+
+fn tag_of(file: u32, table: &TableInfo, packed: bool, op: TagOp) -> String {
+    Tag { file, table: table.id, word: 0, packed, op }.encode().to_string()
 }
 
 /// Whether a column's old and new value differ as replicas see it: bytes and type, whatever the column's collation says

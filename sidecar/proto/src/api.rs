@@ -328,7 +328,7 @@ pub enum Input {
         /// What `starling_check` said.
         text: String,
     },
-    /// The node is about to stop: tell the others. Afterwards only outputs are drained, every other input is ignored.
+    /// The node is about to stop: tell the others (see [`Output::Hangup`]). Afterwards only outputs are drained, every other input is ignored.
     Leave,
 }
 
@@ -344,7 +344,8 @@ pub enum Output {
         /// The site expected there; another one there is fine.
         site: Option<SiteId>,
     },
-    /// Close the connection. No `PeerDown` is needed for it, one is harmless.
+    /// Close the connection. No `PeerDown` is needed for it, one is harmless. With [`HangupReason::Leaving`] let what was sent
+    /// before go out first: a tenth of a second is enough, and it is not waited for longer.
     Hangup {
         /// The peer.
         peer: SiteId,

@@ -79,6 +79,8 @@ pub enum Frame {
         /// Whether a process with it is taken to be alive.
         alive: bool,
     },
+    /// The sender stops: it is to be taken for down at once.
+    Leave,
 }
 
 const HELLO: u8 = 0x01;
@@ -93,6 +95,7 @@ const VECTOR: u8 = 0x09;
 const PULL: u8 = 0x0a;
 const DIFFER: u8 = 0x0b;
 const OUTDATED: u8 = 0x0c;
+const LEAVE: u8 = 0x0d;
 
 const REQUEST: u8 = 0x20;
 const ANSWER_PART: u8 = 0x21;
@@ -148,6 +151,7 @@ impl Frame {
                 put_dot(&mut out, dot);
             }
             Self::Differ => out.push(DIFFER),
+            Self::Leave => out.push(LEAVE),
             Self::Outdated { incarnation, addr, alive } => {
                 out.push(OUTDATED);
                 out.extend_from_slice(&incarnation.to_le_bytes());
@@ -185,6 +189,7 @@ impl Frame {
             }
             PULL => Self::Pull(read_dot(&mut r)?),
             DIFFER => Self::Differ,
+            LEAVE => Self::Leave,
             OUTDATED => Self::Outdated {
                 incarnation: r.u64_le("incarnation")?,
                 addr: read_addr(&mut r, "known address")?,

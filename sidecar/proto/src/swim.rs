@@ -116,6 +116,14 @@ impl Swim {
         self.collect(now);
     }
 
+    /// A peer said that it leaves.
+    pub(crate) fn left(&mut self, now: Now, peer: Ident) {
+        if let Some((known, _)) = self.known(&peer.site) {
+            let _ = self.foca.apply_many(std::iter::once(foca::Member::down(known)), true, &mut self.asked);
+            self.collect(now);
+        }
+    }
+
     /// A packet from the peer with this certificate. `false` when it was of no use.
     pub(crate) fn packet(&mut self, now: Now, from: SiteId, bytes: &[u8]) -> bool {
         if !self.codec.source(bytes).is_ok_and(|source| source.site == from) {

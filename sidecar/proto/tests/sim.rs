@@ -312,6 +312,7 @@ fn a_large_transaction_is_announced_and_pulled_at_once() {
 fn a_node_that_leaves_is_gone_for_everybody_within_seconds() {
     let mut world = calm(seeds([16])[0], 5);
     world.give(4, starling_proto::Input::Leave);
+    world.run_for(100_000);
     world.crash(4);
     let gone = |w: &World| {
         (0..4).all(|i| w.members[i].node().members().iter().any(|m| m.site == site(4) && m.state == MemberState::Down))

@@ -204,12 +204,13 @@ impl Established {
             ended = accept_streams(&shared, id, site, &connection) => ended,
             ended = write_control(&shared, id, site, send, queue, &state) => ended,
         };
+        let reason = connection.close_reason();
         match &ended {
             Err(fault) => connection.close(VarInt::from_u32(close_code::FRAMING), fault.as_bytes()),
             Ok(()) => connection.close(VarInt::from_u32(close_code::SHUTDOWN), b"no longer used"),
         }
         let closed = connection.closed().await;
-        let why = ended.err().unwrap_or_else(|| refusals::explain(&closed));
+        let why = ended.err().unwrap_or_else(|| refusals::explain(&reason.unwrap_or(closed)));
         let _ = shared.events.send(NetEvent::Down { link: id, site, why }).await;
     }
 }

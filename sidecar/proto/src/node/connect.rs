@@ -167,7 +167,18 @@ impl Node {
             Frame::Vector { answer, vector } => self.on_vector(now, from, answer, vector),
             Frame::Pull(dot) => self.on_pull_hint(now, from, dot),
             Frame::Differ => self.on_differ(now, from),
+            Frame::Leave => self.on_peer_leaves(now, from),
             Frame::Outdated { incarnation, addr, alive } => self.on_outdated(now, from, incarnation, addr, alive),
+        }
+    }
+
+    /// Whoever says goodbye is down at once and not looked for. The connection is the leaver's to close.
+    fn on_peer_leaves(&mut self, now: Now, from: SiteId) {
+        if let Some(ident) = self.peers.get(&from).and_then(|p| p.ident) {
+            self.swim.left(now, ident);
+            self.tree.links.remove(&from);
+            self.pump(now);
+            self.seeds.note_member(now, from, true);
         }
     }
 

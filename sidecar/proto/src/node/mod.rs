@@ -293,6 +293,7 @@ impl Node {
         self.pump(now);
         let peers: Vec<SiteId> = self.peers.keys().copied().collect();
         for peer in peers {
+            self.send(peer, &Frame::Leave);
             self.outputs.push_back(Output::Hangup { peer, reason: crate::event::HangupReason::Leaving });
         }
         self.event(Event::Left);

@@ -9,7 +9,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use starling_crdt::{SiteId, Vector};
 use starling_proto::limits::MAX_PUSH;
 use starling_proto::{
-    frames, Changeset, Event, Input, Node, NodeConfig, Now, Output, PullKey, ServeKey, Source, Timing,
+    frames, Changeset, Event, HangupReason, Input, Node, NodeConfig, Now, Output, PullKey, ServeKey, Source, Timing,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -507,6 +507,8 @@ impl World {
                 let delay = 2 * self.delay();
                 self.schedule(delay, i, Happening::Dial { addr });
             }
+            // Whoever leaves lingers until the scenario crashes it, as a real edge does for a moment.
+            Output::Hangup { reason: HangupReason::Leaving, .. } => {}
             Output::Hangup { peer, .. } => self.hang_up(i, &peer),
             Output::SendDatagram { to, bytes } => self.datagram(i, index_of(&to), bytes),
             Output::SendFrame { to, bytes } => self.frame(i, index_of(&to), bytes),

@@ -1,1 +1,0 @@
-  INSERT INTO {vt}(tag, mask, {key_slots}) VALUES({tag}, {mask}, {new_keys});
