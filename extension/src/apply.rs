@@ -5,11 +5,12 @@
 use crate::catalog::Table;
 use crate::rows::bind_key;
 use crate::session::{MergingRow, Session, Sql};
-use crate::sqlite::Result;
+use crate::sqlite::{Error, Result};
 use starling_crdt::decide::{decide, Decision, Incoming, IncomingKind, LocalValues};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
 use starling_crdt::{Value, ValueRef};
+use std::cell::{OnceCell, RefCell};
 
 /// An entry for the log, under the dot of its stamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,31 +35,55 @@ pub struct Applied {
 }
 
 /// The local row as the decision sees it.
-pub struct LocalRow {
+pub struct LocalRow<'a> {
+    session: &'a Session,
+    table: &'a Table,
+    key: &'a [u8],
     /// Its clock; `None` = it never existed.
     pub clock: Option<RowClock>,
     /// The table shows it.
     pub visible: bool,
-    /// Values by column position: the table's, or those kept aside.
-    values: Vec<Value>,
+    /// Values by column position, read when first asked for: the table's, or those kept aside.
+    values: OnceCell<Vec<Value>>,
+    /// Why they could not be read.
+    failed: RefCell<Option<Error>>,
 }
 
-impl LocalRow {
-    /// Its values by column position.
-    pub fn values(&self) -> &[Value] {
-        &self.values
+impl LocalRow<'_> {
+    /// The value of a column by position.
+    pub fn value_at(&self, position: usize) -> ValueRef<'_> {
+        self.values.get_or_init(|| self.read_values()).get(position).map_or(ValueRef::Null, Value::as_ref)
+    }
+
+    fn read_values(&self) -> Vec<Value> {
+        let read = || -> Result<Vec<Value>> {
+            if self.visible {
+                return Ok(self.session.row_values(self.table, self.key)?.unwrap_or_default());
+            }
+            self.table.column_ids.iter().map(|id| self.session.hidden_value(self.table, self.key, *id)).collect()
+        };
+        read().unwrap_or_else(|e| {
+            self.failed.replace(Some(e));
+            Vec::new()
+        })
+    }
+
+    /// All values by column position.
+    pub fn into_values(self) -> Result<Vec<Value>> {
+        self.value_at(0);
+        self.check()?;
+        Ok(self.values.into_inner().unwrap_or_default())
+    }
+
+    /// An error that reading the values met.
+    pub fn check(&self) -> Result<()> {
+        self.failed.take().map_or(Ok(()), Err)
     }
 }
 
-struct Local<'a> {
-    session: &'a Session,
-    table: &'a Table,
-    values: &'a [Value],
-}
-
-impl LocalValues for Local<'_> {
+impl LocalValues for LocalRow<'_> {
     fn value(&self, column: u32) -> ValueRef<'_> {
-        self.table.info.position(column).and_then(|i| self.values.get(i)).map_or(ValueRef::Null, Value::as_ref)
+        self.table.info.position(column).map_or(ValueRef::Null, |i| self.value_at(i))
     }
 
     fn author_is_larger(&self, a: &Stamp, b: Option<&Stamp>) -> bool {
@@ -71,33 +96,27 @@ impl LocalValues for Local<'_> {
 }
 
 impl Session {
-    /// Reads the local row.
-    pub fn local_row(&self, table: &Table, key: &[u8], clocks: bool) -> Result<LocalRow> {
+    /// The local row. A clock says by itself whether the table shows the row; without one the table is asked.
+    pub fn local_row<'a>(&'a self, table: &'a Table, key: &'a [u8], clocks: bool) -> Result<LocalRow<'a>> {
         let clock = if clocks { self.get_clock(table, key)? } else { None };
-        if clock.as_ref().is_some_and(|c| !c.is_alive()) {
-            return Ok(LocalRow { clock, visible: false, values: Vec::new() });
-        }
-        if let Some(values) = self.row_values(table, key)? {
-            let clock = Some(clock.unwrap_or_else(RowClock::pristine));
-            return Ok(LocalRow { clock, visible: true, values });
-        }
-        let mut values = Vec::new();
-        if clock.is_some() {
-            for id in &table.column_ids {
-                values.push(self.hidden_value(table, key, *id)?);
+        let (clock, visible) = match clock {
+            Some(clock) => {
+                let visible = is_visible(table, &clock);
+                (Some(clock), visible)
             }
-        }
-        Ok(LocalRow { clock, visible: false, values })
+            None if self.row_exists(table, key)? => (Some(RowClock::pristine()), true),
+            None => (None, false),
+        };
+        Ok(LocalRow { session: self, table, key, clock, visible, values: OnceCell::new(), failed: RefCell::new(None) })
     }
 
     /// Merges one row entry.
     pub fn merge_row(&self, table: &Table, key: &[u8], incoming: &Incoming<'_>, clocks: bool) -> Result<Applied> {
         let local = self.local_row(table, key, clocks)?;
-        let view = Local { session: self, table, values: &local.values };
         let merge_equal = self.meta()?.merge_equal;
-        let Some(decision) = decide(local.clock.as_ref(), &view, incoming, &table.column_ids, merge_equal) else {
-            return Ok(Applied::default());
-        };
+        let decided = decide(local.clock.as_ref(), &local, incoming, &table.column_ids, merge_equal);
+        local.check()?;
+        let Some(decision) = decided else { return Ok(Applied::default()) };
         let visible = is_visible(table, &decision.clock);
         self.write_row(table, key, incoming, &local, &decision, visible)?;
         self.put_clock(table, key, &decision.clock)?;
@@ -115,7 +134,7 @@ impl Session {
         table: &Table,
         key: &[u8],
         incoming: &Incoming<'_>,
-        local: &LocalRow,
+        local: &LocalRow<'_>,
         decision: &Decision,
         visible: bool,
     ) -> Result<()> {
@@ -133,6 +152,7 @@ impl Session {
             }
             (false, true) => {
                 let cells = shown_cells(table, incoming, local, decision);
+                local.check()?;
                 let cells: Vec<(usize, ValueRef<'_>)> = cells.iter().map(|(p, v)| (*p, v.as_ref())).collect();
                 self.insert_cells(table, key, &cells)?;
                 if local.clock.is_some() {
@@ -269,7 +289,12 @@ pub fn is_visible(table: &Table, clock: &RowClock) -> bool {
 }
 
 /// The cells of a row that comes into sight: what is taken now, and what was kept aside before in the same lifetime.
-fn shown_cells(table: &Table, incoming: &Incoming<'_>, local: &LocalRow, decision: &Decision) -> Vec<(usize, Value)> {
+fn shown_cells(
+    table: &Table,
+    incoming: &Incoming<'_>,
+    local: &LocalRow<'_>,
+    decision: &Decision,
+) -> Vec<(usize, Value)> {
     let mut cells = Vec::new();
     for (position, column) in table.info.columns.iter().enumerate() {
         let taken =
@@ -277,9 +302,7 @@ fn shown_cells(table: &Table, incoming: &Incoming<'_>, local: &LocalRow, decisio
         if let Some(cell) = taken {
             cells.push((position, cell.value.to_owned()));
         } else if !decision.new_lifetime && decision.clock.version_of(column.id) > 0 {
-            if let Some(value) = local.values.get(position) {
-                cells.push((position, value.clone()));
-            }
+            cells.push((position, local.value_at(position).to_owned()));
         }
     }
     cells

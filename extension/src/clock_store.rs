@@ -59,7 +59,7 @@ impl Session {
         }
         self.load_block(table, key)?;
         let full = {
-            let mut tx = self.tx.borrow_mut();
+            let mut tx = self.tx_mut();
             let mut bytes = std::mem::take(&mut tx.scratch);
             bytes.clear();
             clock.encode(&mut bytes);
@@ -73,7 +73,7 @@ impl Session {
         };
         if full || !self.tx.borrow().active {
             self.write_block()?;
-            self.tx.borrow_mut().block = None;
+            self.tx_mut().block = None;
         }
         Ok(())
     }
@@ -81,12 +81,12 @@ impl Session {
     /// Forgets a row's clock.
     pub fn drop_clock(&self, table: &Table, key: &[u8]) -> Result<()> {
         self.load_block(table, key)?;
-        if let Some(open) = self.tx.borrow_mut().block.as_mut() {
+        if let Some(open) = self.tx_mut().block.as_mut() {
             open.dirty |= open.block.remove(key);
         }
         if !self.tx.borrow().active {
             self.write_block()?;
-            self.tx.borrow_mut().block = None;
+            self.tx_mut().block = None;
         }
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Session {
     /// Writes the block in memory, if it was changed.
     pub fn write_block(&self) -> Result<()> {
         let taken = {
-            let mut tx = self.tx.borrow_mut();
+            let mut tx = self.tx_mut();
             if tx.block.as_ref().is_some_and(|b| b.dirty) {
                 tx.block.take()
             } else {
@@ -117,7 +117,7 @@ impl Session {
         let Some(open) = taken else { return Ok(()) };
         let result = self.store(&open);
         if result.is_err() {
-            self.tx.borrow_mut().block = Some(open);
+            self.tx_mut().block = Some(open);
         }
         result
     }
@@ -183,13 +183,13 @@ impl Session {
                 }
             }
         }
-        self.tx.borrow_mut().block = Some(open);
+        self.tx_mut().block = Some(open);
         Ok(())
     }
 
     /// Without a write transaction of our own another connection may commit at any time: nothing is remembered.
     fn forget_outside_transaction(&self) {
-        let mut tx = self.tx.borrow_mut();
+        let mut tx = self.tx_mut();
         if !tx.active {
             tx.block = None;
         }

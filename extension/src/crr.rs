@@ -208,7 +208,7 @@ impl Session {
             }
         }
         let record = writer.finish()?;
-        self.tx.borrow_mut().local = Some(record);
+        self.tx_mut().local = Some(record);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::catalog::Table;
 use crate::journal::{JournalTouch, Touches};
 use crate::log::LogWriter;
 use crate::session::{corrupt, Session};
-use crate::sqlite::Result;
+use crate::sqlite::{Error, Result};
 use starling_crdt::local::{fold, tombstone, update_in_place, Before, Touch, TouchKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
@@ -40,6 +40,9 @@ struct Touched {
 impl Session {
     /// Writes what the journal holds. Nothing is lost when it fails: the journal keeps it.
     pub fn flush(&self) -> Result<()> {
+        if self.tx.borrow().poisoned {
+            return Err(Error::msg("starling: a merge failed in this transaction, which can only be rolled back"));
+        }
         self.flush_nine()?;
         if self.journal.borrow().is_empty() {
             return self.write_block();
@@ -62,7 +65,7 @@ impl Session {
         let rowid = self.db.last_insert_rowid();
         let mut record = self.tx.borrow().local.map_or_else(|| self.open_local(), Ok)?;
         record.flags |= crate::log::flags::GROUP;
-        let entries = std::mem::take(&mut self.tx.borrow_mut().nine);
+        let entries = std::mem::take(&mut self.tx_mut().nine);
         let result = (|| {
             let mut writer = LogWriter::new(self, record);
             for e in &entries {
@@ -71,7 +74,7 @@ impl Session {
             writer.finish()
         })();
         self.db.set_last_insert_rowid(rowid);
-        let mut tx = self.tx.borrow_mut();
+        let mut tx = self.tx_mut();
         match result {
             Ok(record) => {
                 tx.local = Some(record);
@@ -117,7 +120,7 @@ impl Session {
         }
         if wrote {
             let record = writer.finish()?;
-            self.tx.borrow_mut().local = Some(record);
+            self.tx_mut().local = Some(record);
         }
         Ok(())
     }

@@ -72,17 +72,13 @@ impl VTab for JournalTable {
     }
 
     fn savepoint(&self, n: i32) -> Result<()> {
-        let mut tx = self.session.tx.borrow_mut();
-        let snapshot = tx.clone_for_savepoint();
-        tx.saved.retain(|(id, _)| *id < n);
-        tx.saved.push((n, snapshot));
-        drop(tx);
+        self.session.tx.borrow_mut().savepoint(n);
         self.session.journal.borrow_mut().savepoint(n);
         Ok(())
     }
 
     fn release(&self, n: i32) -> Result<()> {
-        self.session.tx.borrow_mut().saved.retain(|(id, _)| *id < n);
+        self.session.tx.borrow_mut().release(n);
         self.session.journal.borrow_mut().release(n);
         Ok(())
     }

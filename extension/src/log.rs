@@ -82,7 +82,7 @@ impl Session {
                 Tail::default()
             }
         };
-        let mut tx = self.tx.borrow_mut();
+        let mut tx = self.tx_mut();
         if tx.active {
             tx.tail = Some(tail);
         }
@@ -248,7 +248,7 @@ impl<'s> LogWriter<'s> {
         drop(add);
         let (last_local, last_local_token) =
             if local { (record.db_version, header.token) } else { (tail.last_local, tail.last_local_token) };
-        let mut tx = session.tx.borrow_mut();
+        let mut tx = session.tx_mut();
         if tx.active {
             tx.first_version.get_or_insert(record.db_version);
             tx.tail = Some(Tail { db_version: record.db_version, last_local, last_local_token });

@@ -56,13 +56,20 @@ impl Session {
         self.ensure_schema()?;
         validate(bytes)?;
         let rowid = self.db.last_insert_rowid();
-        let result = self.atomically(|| {
+        let merge = || {
             self.join_transaction()?;
             self.refresh()?;
             // Local writes of this transaction come before what is merged now.
             self.flush()?;
             self.merge_valid_part(bytes, false)
-        });
+        };
+        let result = if self.db.is_autocommit() {
+            self.atomically(merge)
+        } else {
+            // A savepoint would copy every page that the merge writes. What can fail here is the machine's doing (a full
+            // disk, an I/O error); then the transaction can only be rolled back.
+            merge().inspect_err(|_| self.tx_mut().poisoned = true)
+        };
         self.db.set_last_insert_rowid(rowid);
         result
     }
@@ -113,7 +120,7 @@ impl Session {
 
     /// Whether this part is the one that follows those seen of its changeset in this transaction.
     fn next_part(&self, origin: u32, version: u64, part: u64) -> bool {
-        let mut tx = self.tx.borrow_mut();
+        let mut tx = self.tx_mut();
         let expected = match tx.parts {
             Some((o, v, next)) if o == origin && v == version => next,
             _ => 0,
@@ -320,7 +327,7 @@ impl<'a> Merge<'_, 'a> {
         self.own.record.flags = (self.own.record.flags & !flags::WHOLE) | flag;
         let others = std::mem::take(&mut self.others);
         let record = self.own.finish_if_any()?;
-        session.tx.borrow_mut().foreign = record;
+        session.tx_mut().foreign = record;
         for (index, entries) in others {
             let Some((ordinal, header)) = self.dots.get(index).copied() else { continue };
             write_carried(session, ordinal, &header, entries)?;
@@ -331,7 +338,7 @@ impl<'a> Merge<'_, 'a> {
             session.carry(origin, version)?;
         }
         session.write_block()?;
-        session.tx.borrow_mut().rows_impacted += self.changes.cast_signed();
+        session.tx_mut().rows_impacted += self.changes.cast_signed();
         Ok(self.changes)
     }
 }

@@ -101,7 +101,7 @@ impl Session {
             self.claim(meta.origin, 1, tail.last_local, tail.last_local_token)?;
         }
         self.draw_epoch(i64::from(meta.site_row), tail.db_version)?;
-        self.tx.borrow_mut().forget_tail();
+        self.tx_mut().forget_tail();
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl Session {
             }
             _ => {}
         }
-        self.tx.borrow_mut().boot_checked = true;
+        self.tx_mut().boot_checked = true;
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 use crate::catalog::Table;
 use crate::log::{flags, Record};
 use crate::session::{corrupt, Session, Sql};
-use crate::sqlite::{Result, ValueRef};
+use crate::sqlite::Result;
 use starling_crdt::changeset::{self, DotHeader, Header, PartWriter, PART_TARGET};
 use starling_crdt::log_chunk::{ChunkReader, Entry, Kind};
 use starling_crdt::row_clock::{RowClock, Stamp};
@@ -156,7 +156,8 @@ impl Part<'_> {
 
     /// The row whole, each cell with its own version and dot (X4). `base` is the base's stamp.
     fn whole_row(&mut self, index: usize, table: &Table, key: &[u8], clock: &RowClock, base: Stamp) -> Result<()> {
-        let values = self.session.local_row(table, key, true)?;
+        let session = self.session;
+        let values = session.local_row(table, key, true)?;
         let base = clock.life.unwrap_or(base);
         let first_seq = base.seq + u64::from(clock.base_has_sentinel(&base));
         let life = self.stamp(&base)?;
@@ -178,7 +179,7 @@ impl Part<'_> {
         for (position, version, stamp) in cells {
             self.writer.cell(position, version, stamp, values.value_at(position));
         }
-        Ok(())
+        values.check()
     }
 
     /// The newest generation for which an unlisted cell stands as the base wrote it.
@@ -218,6 +219,7 @@ impl Part<'_> {
 
     /// The named cells as they are now.
     fn cells(&mut self, index: usize, table: &Table, key: &[u8], clock: &RowClock, ids: &[u32]) -> Result<()> {
+        let session = self.session;
         let mut cells = Vec::new();
         for id in ids {
             if let (Some(cell), Some(position)) = (clock.cell(*id), table.info.position(*id)) {
@@ -227,7 +229,7 @@ impl Part<'_> {
         if cells.is_empty() {
             return Ok(());
         }
-        let values = self.session.local_row(table, key, true)?;
+        let values = session.local_row(table, key, true)?;
         self.rows += 1;
         let life = match (clock.based, clock.sentinel()) {
             (false, Some(life)) => Some(self.stamp(&life)?),
@@ -238,7 +240,7 @@ impl Part<'_> {
         for (position, version, stamp) in cells {
             self.writer.cell(position, version, stamp, values.value_at(position));
         }
-        Ok(())
+        values.check()
     }
 
     /// All that is known of a row now: the tombstone, the row whole, or its cells where it has no base.
@@ -311,12 +313,5 @@ impl Session {
             prev_token: 0,
             commit_ms: fallback.commit_ms,
         })
-    }
-}
-
-impl crate::apply::LocalRow {
-    /// The value of a column by position.
-    pub fn value_at(&self, position: usize) -> ValueRef<'_> {
-        self.values().get(position).map_or(ValueRef::Null, starling_crdt::Value::as_ref)
     }
 }

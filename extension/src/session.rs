@@ -111,6 +111,13 @@ impl Session {
         }
     }
 
+    /// The transaction's state, to be changed.
+    pub fn tx_mut(&self) -> std::cell::RefMut<'_, TxState> {
+        let mut tx = self.tx.borrow_mut();
+        tx.before_change();
+        tx
+    }
+
     /// A cached statement with a fixed text.
     pub fn fixed(&self, sql: &'static str) -> Result<Cached<'_>> {
         self.cached(Sql::Fixed(sql), 0, || sql.to_string())

@@ -2,6 +2,7 @@
 
 use crate::log::{OpenRecord, Tail};
 use starling_crdt::log_chunk::{Kind, TableRef};
+use std::rc::Rc;
 
 /// State of the open transaction; all of it is forgotten when it ends.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,8 @@ pub struct TxState {
     pub tail: Option<Tail>,
     /// Parts of a changeset seen so far in this transaction: (origin ordinal, version, next part).
     pub parts: Option<(u32, u64, u64)>,
+    /// A merge failed half-way: the transaction must be rolled back.
+    pub poisoned: bool,
     /// This connection has compared the boot id.
     pub boot_checked: bool,
     /// The file whose triggers are ours.
@@ -40,8 +43,8 @@ pub struct TxState {
     pub block: Option<crate::clock_store::OpenBlock>,
     /// A buffer to encode into.
     pub scratch: Vec<u8>,
-    /// State at each open savepoint.
-    pub saved: Vec<(i32, Box<TxState>)>,
+    /// The open savepoints, each with the state at its begin once something has changed since.
+    pub saved: Vec<(i32, Option<Rc<TxState>>)>,
 }
 
 impl TxState {
@@ -51,21 +54,41 @@ impl TxState {
         *self = Self { boot_checked, ..Self::default() };
     }
 
-    /// What a savepoint must be able to restore.
-    pub fn clone_for_savepoint(&mut self) -> Box<Self> {
-        let saved = std::mem::take(&mut self.saved);
-        let copy = Box::new(self.clone());
+    /// xSavepoint
+    pub fn savepoint(&mut self, id: i32) {
+        self.saved.retain(|(n, _)| *n < id);
+        self.saved.push((id, None));
+    }
+
+    /// xRelease
+    pub fn release(&mut self, id: i32) {
+        self.saved.retain(|(n, _)| *n < id);
+    }
+
+    /// Called before the state changes: savepoints that have seen no change yet take their copy now. Most statements
+    /// have a savepoint and change nothing here, so a copy at its begin would be paid for nothing.
+    pub fn before_change(&mut self) {
+        if self.saved.last().is_none_or(|(_, copy)| copy.is_some()) {
+            return;
+        }
+        let mut saved = std::mem::take(&mut self.saved);
+        let copy = Rc::new(self.clone());
+        for (_, slot) in saved.iter_mut().filter(|(_, slot)| slot.is_none()) {
+            *slot = Some(Rc::clone(&copy));
+        }
         self.saved = saved;
-        copy
     }
 
     /// xRollbackTo: the state at that savepoint, with everything that was read to be read again.
     pub fn rollback_to(&mut self, id: i32) {
         let mut saved = std::mem::take(&mut self.saved);
         saved.retain(|(n, _)| *n <= id);
-        let then = saved.last().filter(|(n, _)| *n == id).map(|(_, state)| (**state).clone());
         let boot_checked = self.boot_checked;
-        *self = then.unwrap_or_else(|| Self { active: true, ..Self::default() });
+        match saved.last() {
+            Some((n, Some(then))) if *n == id => *self = (**then).clone(),
+            Some((n, None)) if *n == id => {}
+            _ => *self = Self { active: true, ..Self::default() },
+        }
         self.boot_checked &= boot_checked;
         self.saved = saved;
         self.tail = None;

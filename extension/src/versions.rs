@@ -24,7 +24,7 @@ impl Session {
     /// The version that the open transaction will get, raised to at least `given`.
     pub fn next_version(&self, given: u64) -> Result<u64> {
         let committed = self.committed_version()?;
-        let mut tx = self.tx.borrow_mut();
+        let mut tx = self.tx_mut();
         let pending = tx.local.map_or(0, |r| r.db_version).max(tx.requested);
         let next = (committed + 1).max(pending).max(given);
         if given > 0 && tx.active {

@@ -233,11 +233,12 @@ impl ChangesCursor {
         entry: &Entry,
         clock: Option<&RowClock>,
     ) -> Result<()> {
-        let values = session.local_row(table, key, clock.is_some())?;
-        if !values.visible && clock.is_none() {
-            // Written without triggers: there is no such row.
-            return Ok(());
-        }
+        let values = match clock {
+            None => session.row_values(table, key)?,
+            Some(_) => Some(session.local_row(table, key, true)?.into_values()?),
+        };
+        // Written without triggers: there is no such row.
+        let Some(mut values) = values else { return Ok(()) };
         let cl = clock.map_or(1, |c| c.cl);
         let author = clock.and_then(|c| c.life.as_ref()).map_or(0, |l| l.author);
         if entry.kind == Kind::Base && table.info.columns.is_empty() && clock.is_none_or(|c| c.sentinel().is_none()) {
@@ -257,7 +258,7 @@ impl ChangesCursor {
                 table: Rc::clone(table),
                 key: Rc::clone(key),
                 cell: Some(position),
-                value: values.value_at(position).to_owned(),
+                value: values.get_mut(position).map_or(Value::Null, |v| std::mem::replace(v, Value::Null)),
                 col_version: base_version,
                 cl,
                 seq: base_seq(table, entry, position),
@@ -278,7 +279,7 @@ impl ChangesCursor {
         columns: &[u32],
         clock: &RowClock,
     ) -> Result<()> {
-        let mut values = None;
+        let mut values: Option<crate::apply::LocalRow<'_>> = None;
         for (i, id) in columns.iter().enumerate() {
             let live = |stamp: &Stamp| record.is_at(stamp, entry.seq + i as u64);
             let (Some(cell), Some(position)) = (clock.cell(*id).filter(|c| live(&c.stamp)), table.info.position(*id))

@@ -87,7 +87,7 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
     session.join_transaction()?;
     if !session.tx.borrow().merge_checked {
         session.refresh()?;
-        session.tx.borrow_mut().merge_checked = true;
+        session.tx_mut().merge_checked = true;
     }
     if !session.journal.borrow().is_empty() {
         session.flush()?;
@@ -127,7 +127,7 @@ fn log_merge(session: &Session, table: &Rc<Table>, key: &[u8], incoming: &Incomi
     }
     let record = session.open_local()?;
     let full = {
-        let mut tx = session.tx.borrow_mut();
+        let mut tx = session.tx_mut();
         tx.local = Some(record);
         tx.rows_impacted += 1;
         tx.nine.extend(applied.entries.into_iter().map(|e| NineEntry {
@@ -157,7 +157,7 @@ fn raise_version(session: &Session, db_version: u64) -> Result<()> {
     if db_version > requested && open.is_none_or(|v| db_version > v) {
         // What was merged under the version before is logged under it.
         session.flush_nine()?;
-        session.tx.borrow_mut().requested = db_version;
+        session.tx_mut().requested = db_version;
     }
     Ok(())
 }

@@ -167,6 +167,14 @@ fn measure(world: &mut World, warm_up: usize, changes: usize) -> (f64, u8, u64) 
     }
     assert!(world.run_until(5 * SECOND, World::converged).is_some());
     let copies = world.tally.payloads as f64 / (changes * (n - 1)) as f64;
+    let sum = |f: fn(&starling_proto::Counters) -> u64| world.running().map(|m| f(&m.node().counters())).sum::<u64>();
+    println!(
+        "  {} pulls opened, of all since the start {} grafts, {} prunes, {} duplicates",
+        world.tally.opens,
+        sum(|c| c.grafts_out),
+        sum(|c| c.prunes_out),
+        sum(|c| c.pushes_duplicate)
+    );
     (copies, world.tally.max_hops, slowest)
 }
 

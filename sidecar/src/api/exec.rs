@@ -235,7 +235,7 @@ fn place(body: &str, error: &rusqlite::Error) -> Option<Place> {
 
 fn collect(statement: &mut Statement<'_>) -> Result<String, Stop> {
     let mut json = String::from("\"columns\":[");
-    for (i, name) in statement.column_names().into_iter().enumerate() {
+    for (i, name) in statement.column_names().enumerate() {
         separate(&mut json, i);
         push_text(&mut json, name);
     }

@@ -1,1 +1,231 @@
+//! Bodies of SQL against a database with the extension, and requests against the server.
 
+use super::exec::Executor;
+use super::*;
+use crate::gate::WriteGate;
+use serde_json::Value;
+use std::time::Instant;
+
+fn executor() -> (tempfile::TempDir, Executor) {
+    crate::db::register::register().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let conn = rusqlite::Connection::open(dir.path().join("api.db")).unwrap();
+    conn.pragma_update(None, "journal_mode", "WAL").unwrap();
+    conn.execute_batch(
+        "CREATE TABLE machines(id TEXT PRIMARY KEY NOT NULL, status TEXT, load REAL, image BLOB);
+         CREATE TABLE plain(a INTEGER PRIMARY KEY, b TEXT UNIQUE);",
+    )
+    .unwrap();
+    conn.query_row("SELECT crsql_as_crr('machines')", [], |_| Ok(())).unwrap();
+    (dir, Executor::new(conn).unwrap())
+}
+
+fn ok(executor: &mut Executor, sql: &str) -> Value {
+    let outcome = executor.execute(sql, &WriteGate::default()).unwrap_or_else(|r| panic!("{sql}: {}", r.message));
+    let json: Value = serde_json::from_str(&outcome.json).unwrap_or_else(|e| panic!("{e}: {}", outcome.json));
+    assert!(json["time"].as_f64().is_some_and(|t| t >= 0.0));
+    json
+}
+
+fn refused(executor: &mut Executor, sql: &str) -> (u16, String) {
+    match executor.execute(sql, &WriteGate::default()) {
+        Ok(outcome) => panic!("{sql}: {}", outcome.json),
+        Err(refusal) => (refusal.status.as_u16(), refusal.message),
+    }
+}
+
+#[test]
+fn a_write_tells_rows_and_version_and_a_read_tells_columns_and_rows() {
+    let (_dir, mut e) = executor();
+    let json = ok(&mut e, "INSERT INTO machines(id, status) VALUES ('machine-123', 'new')");
+    assert_eq!((&json["rows_affected"], &json["version"]), (&1.into(), &1.into()));
+    let json = ok(&mut e, "UPDATE machines SET status = 'healthy' WHERE id = 'machine-123';");
+    assert_eq!((&json["rows_affected"], &json["version"]), (&1.into(), &2.into()));
+    let json = ok(&mut e, "UPDATE machines SET status = 'healthy' WHERE id = 'machine-123'");
+    assert_eq!((&json["rows_affected"], &json["version"]), (&1.into(), &Value::Null), "nothing changed");
+    let json = ok(&mut e, "INSERT INTO plain VALUES (1, 'x')");
+    assert_eq!((&json["rows_affected"], &json["version"]), (&1.into(), &Value::Null), "not a CRR");
+    let json = ok(&mut e, "SELECT id, status FROM machines");
+    assert_eq!(json["columns"], serde_json::json!(["id", "status"]));
+    assert_eq!(json["rows"], serde_json::json!([["machine-123", "healthy"]]));
+    assert!(json.get("version").is_none());
+}
+
+#[test]
+fn every_kind_of_value_has_its_json() {
+    let (_dir, mut e) = executor();
+    let json = ok(&mut e, "SELECT NULL, 1, -9223372036854775808, 2.0, 1e999, 'a\"\u{1f426}', x'00ff', x'', 0.1");
+    let expected = serde_json::json!([[null, 1, i64::MIN, 2.0, null, "a\"\u{1f426}", [0, 255], [], 0.1]]);
+    assert_eq!(json["rows"], expected);
+}
+
+#[test]
+fn several_statements_are_one_transaction() {
+    let (_dir, mut e) = executor();
+    let json = ok(
+        &mut e,
+        "-- two rows\nINSERT INTO machines(id) VALUES ('a'), ('b'); DELETE FROM machines WHERE id = 'a';\n
+         SELECT count(*) AS n FROM machines; -- and a look\n",
+    );
+    assert_eq!((&json["rows_affected"], &json["version"]), (&3.into(), &1.into()));
+    assert_eq!((&json["columns"], &json["rows"]), (&serde_json::json!(["n"]), &serde_json::json!([[1]])));
+
+    let (status, message) =
+        refused(&mut e, "DELETE FROM machines; INSERT INTO plain VALUES (1, 'x'); INSERT INTO plain VALUES (1, 'y')");
+    assert_eq!(status, 409);
+    assert!(message.contains("UNIQUE constraint failed"), "{message}");
+    let json = ok(&mut e, "SELECT (SELECT count(*) FROM machines), (SELECT count(*) FROM plain)");
+    assert_eq!(json["rows"], serde_json::json!([[1, 0]]), "nothing of the body was done");
+}
+
+#[test]
+fn a_table_can_be_made_filled_and_read_in_one_body() {
+    let (_dir, mut e) = executor();
+    let json = ok(
+        &mut e,
+        "CREATE TABLE s(id INTEGER PRIMARY KEY NOT NULL, v TEXT); SELECT crsql_as_crr('s');
+         INSERT INTO s VALUES (1, 'x') RETURNING v;",
+    );
+    assert_eq!((&json["rows_affected"], &json["version"]), (&1.into(), &1.into()));
+    assert_eq!(json["rows"], serde_json::json!([["x"]]));
+    let json = ok(&mut e, "CREATE TABLE later(id INTEGER PRIMARY KEY NOT NULL)");
+    assert_eq!((&json["rows_affected"], &json["version"]), (&0.into(), &Value::Null));
+    let json = ok(&mut e, "SELECT crsql_as_crr('later')");
+    assert_eq!(json["rows"], serde_json::json!([["OK"]]));
+}
+
+#[test]
+fn bad_sql_is_refused_with_its_place() {
+    let (_dir, mut e) = executor();
+    let refusal = e.execute("SELECT 1;\nSELECT * FRM t", &WriteGate::default()).unwrap_err();
+    assert_eq!(refusal.status.as_u16(), 400);
+    assert!(refusal.message.contains("FRM") || refusal.message.contains("syntax error"), "{}", refusal.message);
+    let place = refusal.place.expect("a place");
+    assert_eq!((place.line, place.offset), (2, 10 + place.column - 1));
+    for (sql, says) in [
+        ("SELECT * FROM missing", "no such table: missing"),
+        ("", "no statement"),
+        ("-- nothing\n ; ", "no statement"),
+        ("SELECT ?1", "parameters"),
+        ("SELECT 'a", "unrecognized token"),
+    ] {
+        let (status, message) = refused(&mut e, sql);
+        assert_eq!(status, 400, "{sql}");
+        assert!(message.contains(says), "{sql}: {message}");
+    }
+}
+
+#[test]
+fn what_reaches_beyond_the_tables_is_refused() {
+    let (_dir, mut e) = executor();
+    for sql in [
+        "ATTACH '/tmp/x.db' AS x",
+        "DETACH main",
+        "BEGIN",
+        "COMMIT",
+        "ROLLBACK",
+        "SAVEPOINT a",
+        "SELECT 1; COMMIT; SELECT 2",
+        "SELECT load_extension('/tmp/x.so')",
+        "SELECT fts3_tokenizer('x')",
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA writable_schema = ON",
+        "PRAGMA foreign_keys = ON",
+        "PRAGMA wal_checkpoint",
+        "PRAGMA page_size = 512",
+        "CREATE TEMP TABLE x(y)",
+        "SELECT starling_new_epoch()",
+        "SELECT starling_merge(x'00')",
+        "SELECT crsql_config_set('merge-equal-values', 1)",
+        "DELETE FROM crsql_log",
+        "UPDATE crsql_master SET value = 1",
+        "DROP TABLE crsql_site",
+        "DROP TRIGGER machines__crsql_insert",
+    ] {
+        let (status, message) = refused(&mut e, sql);
+        assert_eq!(status, 403, "{sql}: {message}");
+        assert!(message.contains("not allowed over HTTP"), "{sql}: {message}");
+    }
+    for sql in
+        ["PRAGMA table_info(machines)", "PRAGMA user_version = 3", "PRAGMA journal_mode", "SELECT crsql_db_version()"]
+    {
+        ok(&mut e, sql);
+    }
+    assert_eq!(ok(&mut e, "PRAGMA user_version")["rows"], serde_json::json!([[3]]));
+}
+
+#[test]
+fn a_statement_cannot_take_all_memory() {
+    let (_dir, mut e) = executor();
+    let start = Instant::now();
+    let (status, message) = refused(&mut e, "SELECT hex(zeroblob(4e8))");
+    assert_eq!(status, 400, "{message}");
+    let sql = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) SELECT hex(zeroblob(1000000)) FROM n";
+    let (status, message) = refused(&mut e, sql);
+    assert_eq!(status, 400);
+    assert!(message.contains("LIMIT"), "{message}");
+    assert!(start.elapsed() < STATEMENT_LIMIT, "{:?}", start.elapsed());
+}
+
+const STATEMENT_LIMIT: std::time::Duration = crate::limits::STATEMENT_TIMEOUT;
+
+struct Server {
+    addr: SocketAddr,
+    _dir: tempfile::TempDir,
+    stop: watch::Sender<bool>,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+async fn server() -> Server {
+    let (dir, _) = executor();
+    let path = dir.path().join("api.db");
+    let open: OpenConnection = Arc::new(move || rusqlite::Connection::open(&path));
+    let pool = Arc::new(Pool::start(&open, &Arc::default()).unwrap());
+    let listener = TcpListener::from_std(bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let served = tokio::spawn(serve(listener, pool, Access::default(), stopped));
+    Server { addr, _dir: dir, stop, served }
+}
+
+/// One request over a plain socket; the status line and the body.
+async fn ask(addr: SocketAddr, head: &str, body: &[u8]) -> (String, Value) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let head = format!("{head}\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let _ = stream.write_all(body).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let text = String::from_utf8(answer).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").expect("a whole answer");
+    (head.lines().next().unwrap().to_owned(), serde_json::from_str(body).expect("JSON"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_request_gets_an_answer_in_json() {
+    let server = server().await;
+    let post = "POST /sql HTTP/1.1\r\nContent-Type: application/sql";
+    let (status, json) = ask(server.addr, post, b"SELECT 1 AS one").await;
+    assert!(status.contains("200"), "{status}");
+    assert_eq!(json["rows"], serde_json::json!([[1]]));
+    let utf8 = "POST /sql HTTP/1.1\r\nContent-Type: Application/SQL; charset=UTF-8";
+    assert!(ask(server.addr, utf8, b"SELECT 1").await.0.contains("200"));
+    let large = vec![b' '; crate::limits::MAX_BODY + 1];
+    for (head, body, expected) in [
+        ("POST /sql HTTP/1.1\r\nContent-Type: text/plain", &b"SELECT 1"[..], "415"),
+        ("POST /sql HTTP/1.1", b"SELECT 1", "415"),
+        (post, b"SELEC 1", "400"),
+        (post, b"SELECT '\xff'", "400"),
+        (post, &large, "413"),
+        ("GET /sql HTTP/1.1", b"", "405"),
+        ("GET /v1/health HTTP/1.1", b"", "404"),
+        ("POST /sql HTTP/1.1\r\nContent-Type: application/sql\r\nOrigin: http://evil.example", b"SELECT 1", "403"),
+    ] {
+        let (status, json) = ask(server.addr, head, body).await;
+        assert!(status.contains(expected), "{head}: {status}");
+        assert!(json["error"].is_string(), "{json}");
+    }
+    let _ = server.stop.send(true);
+    server.served.await.unwrap().unwrap();
+}

@@ -4,29 +4,24 @@
 //! none. So an event opens a window in which the version counter is looked at again and again, ever more slowly. When nothing
 //! happens, nothing is looked at but twice a second.
 
-use super::check::{DbPath, FileIdentity};
+mod events;
+mod local;
+
+use super::check::FileIdentity;
 use super::open::{read_vector_bytes, read_version, roll_back, Opener, ReadSnapshot, Role};
 use super::reader::contradiction;
 use super::state::{boot_id, Shipped, State, StateFile, FORMAT};
 use super::writer::Activity;
 use super::{Figures, StoreEvent};
 use crate::error::Error;
-use crate::limits::{
-    LOCAL_BATCH, LOCAL_BATCH_BYTES, MAX_PUSH_BYTES, RECHECK_FIRST, RECHECK_LAST, RECHECK_WINDOW, SLOW_POLL,
-};
-use bytes::Bytes;
+use crate::limits::{RECHECK_FIRST, RECHECK_LAST, RECHECK_WINDOW, SLOW_POLL};
+use events::FileEvents;
+use local::{read_local, Batches};
 use rusqlite::Connection;
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
-use starling_crdt::changeset::{Header, PartReader};
 use starling_crdt::{SiteId, Vector};
-use starling_proto::limits::MAX_PUSH_PARTS;
-use starling_proto::Changeset;
-use std::ffi::OsString;
-use std::mem::MaybeUninit;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,7 +29,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-const LOCAL: &str = include_str!("../../../sql/sidecar/local.sql");
 /// After an event in the same window the delay goes back to this: a large transaction that fills the WAL gives an event
 /// per page and must not keep a processor busy.
 const RECHECK_AGAIN: Duration = Duration::from_millis(1);
@@ -124,52 +118,6 @@ impl Watch {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-/// Events of the directory, reduced to "the database's files were written, made or moved".
-struct FileEvents {
-    inotify: Option<OwnedFd>,
-    names: [OsString; 3],
-}
-
-impl FileEvents {
-    fn open(db: &DbPath) -> Result<Self, Errno> {
-        let names = ["", "-wal", "-shm"].map(|suffix| db.beside(suffix).file_name().unwrap_or_default().to_owned());
-        let fd = match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
-            Ok(fd) => fd,
-            Err(e @ (Errno::MFILE | Errno::NFILE | Errno::NOSYS | Errno::NOMEM)) => return Ok(Self::without(names, e)),
-            Err(e) => return Err(e),
-        };
-        let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
-        match inotify::add_watch(&fd, db.dir(), flags) {
-            Ok(_) => Ok(Self { inotify: Some(fd), names }),
-            Err(e @ (Errno::NOSPC | Errno::NOMEM | Errno::NOSYS)) => Ok(Self::without(names, e)),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn without(names: [OsString; 3], why: Errno) -> Self {
-        tracing::warn!(
-            %why,
-            "no file events are to be had, commits are noticed within half a second; raise fs.inotify.max_user_watches"
-        );
-        Self { inotify: None, names }
-    }
-
-    /// Takes all events that are there; whether one was about the database.
-    fn take(&self) -> bool {
-        let Some(fd) = &self.inotify else { return false };
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
-        let mut reader = inotify::Reader::new(fd, &mut buffer);
-        let mut ours = false;
-        while let Ok(event) = reader.next() {
-            let overflow = event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
-            let named =
-                event.file_name().is_some_and(|name| self.names.iter().any(|n| n.as_bytes() == name.to_bytes()));
-            ours |= overflow || named;
-        }
-        ours
     }
 }
 
@@ -416,87 +364,6 @@ impl Worker {
 
     fn tell(&self, event: StoreEvent) {
         let _ = self.events.blocking_send(event);
-    }
-}
-
-/// Local changesets on their way to the driver.
-struct Batches<'w> {
-    events: &'w mpsc::Sender<StoreEvent>,
-    shipped: &'w mut Option<Shipped>,
-    any: bool,
-}
-
-/// A local changeset whose parts are being read.
-struct Gathering {
-    header: Header,
-    parts: Vec<Bytes>,
-    bytes: usize,
-    pushable: bool,
-}
-
-impl Gathering {
-    const fn new(header: Header) -> Self {
-        Self { header, parts: Vec::new(), bytes: 0, pushable: header.claimable }
-    }
-
-    fn push(&mut self, part: &[u8]) {
-        self.bytes += part.len();
-        self.pushable &= self.bytes <= MAX_PUSH_BYTES && self.parts.len() < MAX_PUSH_PARTS;
-        if self.pushable {
-            self.parts.push(Bytes::copy_from_slice(part));
-        } else {
-            self.parts.clear();
-        }
-    }
-}
-
-/// Reads what applications committed after the log record `after`; whether there was anything.
-fn read_local(conn: &Connection, after: u64, mut batches: Batches<'_>) -> Result<bool, String> {
-    let text = |e: rusqlite::Error| e.to_string();
-    let mut statement = conn.prepare_cached(LOCAL).map_err(text)?;
-    let mut rows = statement.query([i64::try_from(after).unwrap_or(i64::MAX)]).map_err(text)?;
-    let (mut batch, mut batch_bytes) = (Vec::new(), 0);
-    let mut open: Option<Gathering> = None;
-    while let Some(row) = rows.next().map_err(text)? {
-        let part = row.get_ref(0).and_then(|v| Ok(v.as_blob()?)).map_err(text)?;
-        let header = *PartReader::new(part).map_err(|e| e.to_string())?.header();
-        let mut gathering = match open.take() {
-            Some(gathering) if header.part != 0 => gathering,
-            _ => Gathering::new(header),
-        };
-        gathering.push(part);
-        if !header.last {
-            open = Some(gathering);
-            continue;
-        }
-        batch_bytes += gathering.bytes;
-        batches.add(gathering, &mut batch);
-        if batch.len() >= LOCAL_BATCH || batch_bytes >= LOCAL_BATCH_BYTES {
-            batches.send(&mut batch);
-            batch_bytes = 0;
-        }
-    }
-    batches.send(&mut batch);
-    Ok(batches.any)
-}
-
-impl Batches<'_> {
-    fn add(&mut self, gathering: Gathering, batch: &mut Vec<Changeset>) {
-        self.any = true;
-        let dot = gathering.header.dot;
-        *self.shipped = Some(Shipped { epoch: dot.dot.origin.epoch, version: dot.dot.version, token: dot.token });
-        if gathering.pushable {
-            batch.push(Changeset { header: gathering.header, parts: gathering.parts });
-        } else {
-            self.send(batch);
-            let _ = self.events.blocking_send(StoreEvent::Announce(gathering.header));
-        }
-    }
-
-    fn send(&self, batch: &mut Vec<Changeset>) {
-        if !batch.is_empty() {
-            let _ = self.events.blocking_send(StoreEvent::Local(std::mem::take(batch)));
-        }
     }
 }
 

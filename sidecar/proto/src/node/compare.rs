@@ -107,8 +107,19 @@ impl Node {
         }
         let gain = gains(vector, self.book.vector());
         if gain.claims || (gain.carried && !again) {
-            let delay = if first { 0 } else { self.config.timing.settle_delay_us };
+            let delay = self.settle_delay(first);
             self.wish(now, from, Need::Vector(Arc::clone(vector)), delay);
+        }
+    }
+
+    /// How long a difference has to settle by itself: what is on its way by the tree differs for milliseconds all the time. A fresh
+    /// connection more likely tells of something missed, and the only one tells of nothing else.
+    fn settle_delay(&self, first: bool) -> u64 {
+        let settle = self.config.timing.settle_delay_us;
+        match (first, self.ready_peers().len()) {
+            (true, 0..=1) => 0,
+            (true, _) => settle / 5,
+            (false, _) => settle,
         }
     }
 

@@ -6,6 +6,7 @@ use crate::db::open::{is_busy, roll_back, Opener, Role};
 use crate::db::StoreEvent;
 use crate::gate::WriteGate;
 use crate::limits::{CHECKPOINT_BYTES, WRITE_HOLD};
+use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode};
 use starling_crdt::Dot;
 use starling_proto::Source;
@@ -281,8 +282,8 @@ impl Applier {
             return Err(Fault::Vanished);
         }
         let mut statement = self.conn.prepare_cached(sql).map_err(Fault::Sql)?;
-        let changes: Option<i64> = statement.query_row([argument], |r| r.get(0)).map_err(Fault::Sql)?;
-        Ok(changes.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+        let result: Value = statement.query_row([argument], |r| r.get(0)).map_err(Fault::Sql)?;
+        Ok(count(&result))
     }
 
     fn commit(&self) -> Result<(), Fault> {
@@ -402,22 +403,25 @@ impl Applier {
     /// Runs a statement of the extension in a transaction of its own.
     pub fn call(&mut self, sql: &str) -> Result<u64, String> {
         self.begin().ok_or("the process stops")?;
-        let result =
-            self.conn.prepare_cached(sql).and_then(|mut s| s.query_row([], |r| r.get::<_, rusqlite::types::Value>(0)));
+        let result = self.conn.prepare_cached(sql).and_then(|mut s| s.query_row([], |r| r.get::<_, Value>(0)));
         let result = result.and_then(|value| self.conn.execute_batch("COMMIT").map(|()| value));
         if result.is_err() {
             roll_back(&self.conn);
         }
         self.leave();
-        match result {
-            Ok(rusqlite::types::Value::Integer(n)) => Ok(u64::try_from(n).unwrap_or(0)),
-            Ok(_) => Ok(0),
-            Err(e) => Err(e.to_string()),
-        }
+        result.map(|value| count(&value)).map_err(|e| e.to_string())
     }
 
     fn tell(&self, event: StoreEvent) {
         let _ = self.events.blocking_send(event);
+    }
+}
+
+/// The number that a function of the extension gives; those that have none to give say "OK".
+fn count(value: &Value) -> u64 {
+    match value {
+        Value::Integer(n) => u64::try_from(*n).unwrap_or(0),
+        _ => 0,
     }
 }
 
