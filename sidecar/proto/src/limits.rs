@@ -54,10 +54,10 @@ pub const MAX_DIAL_WISHES: usize = 256;
 pub const SMALL_CLUSTER: usize = 9;
 
 /// Tree neighbours that a node of a larger cluster looks for.
-pub const MIN_LINKS: usize = 6;
+pub const MIN_LINKS: usize = 5;
 
 /// Above this many tree neighbours the periodic shuffle drops one.
-pub const HIGH_LINKS: usize = 9;
+pub const HIGH_LINKS: usize = 8;
 
 /// Tree neighbours at most: each costs an announcement per change.
 pub const MAX_LINKS: usize = 16;

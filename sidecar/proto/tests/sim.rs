@@ -161,7 +161,7 @@ fn measure(world: &mut World, warm_up: usize, changes: usize) -> (f64, u8, u64) 
         }
         let i = world.rng.random_range(0..n);
         world.write_random(i, 1_000, 100);
-        let took = world.run_until(5 * SECOND, |w| k % 10 != 9 || w.converged());
+        let took = world.run_in_steps(2_000, 5 * SECOND, |w| k % 10 != 9 || w.converged());
         slowest = slowest.max(took.expect("every change reaches everybody"));
         world.run_for(20_000);
     }
@@ -356,7 +356,7 @@ fn eight_hundred_nodes() {
     world.run_for(5 * SECOND);
     let (copies, hops, slowest) = measure(&mut world, 40, 40);
     println!("  800 nodes: {copies:.3} copies per node and change, {hops} hops, slowest {slowest} us");
-    assert!(copies <= 1.2 && hops <= 10, "{copies} {hops}");
+    assert!(copies <= 1.2 && hops <= 12, "{copies} {hops}");
 }
 
 /// `STARLING_SIM_STORMS=1000 cargo test --release -p starling-proto --test sim -- --ignored --nocapture` looks for trouble.

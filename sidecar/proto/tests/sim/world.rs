@@ -277,13 +277,18 @@ impl World {
     }
 
     /// Lets time pass until `done` or until `micros` are over. Says how long it took.
-    pub fn run_until(&mut self, micros: u64, mut done: impl FnMut(&Self) -> bool) -> Option<u64> {
+    pub fn run_until(&mut self, micros: u64, done: impl FnMut(&Self) -> bool) -> Option<u64> {
+        self.run_in_steps(50_000, micros, done)
+    }
+
+    /// The same, looking every `step`.
+    pub fn run_in_steps(&mut self, step: u64, micros: u64, mut done: impl FnMut(&Self) -> bool) -> Option<u64> {
         let start = self.now;
         while self.now.since(start) <= micros {
             if done(self) {
                 return Some(self.now.since(start));
             }
-            self.run_for(50_000);
+            self.run_for(step);
         }
         None
     }
