@@ -73,10 +73,6 @@ impl VTab for ChangesetsTable {
     fn open(&self) -> Result<ChangesetsCursor> {
         Ok(ChangesetsCursor::default())
     }
-
-    fn disconnect(&self) {
-        self.session.finalize_statements();
-    }
 }
 
 impl VTabCursor for ChangesetsCursor {

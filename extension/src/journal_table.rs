@@ -89,10 +89,6 @@ impl VTab for JournalTable {
         self.session.meta.replace(None);
         Ok(())
     }
-
-    fn disconnect(&self) {
-        self.session.finalize_statements();
-    }
 }
 
 impl VTabCursor for NoRows {

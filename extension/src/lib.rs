@@ -16,6 +16,7 @@ mod flush;
 mod functions;
 mod journal;
 mod journal_table;
+mod keeper;
 mod live;
 mod log;
 mod merge;
@@ -43,6 +44,7 @@ pub(crate) fn register(db: Db) -> Result<()> {
     let session = Rc::new(session::Session::new(db));
     functions::register(db, &session)?;
     create_module::<journal_table::JournalTable>(db, sqlgen::JOURNAL, Rc::clone(&session))?;
+    create_module::<keeper::Keeper>(db, keeper::KEEPER, Rc::clone(&session))?;
     create_module::<changes::ChangesTable>(db, "crsql_changes", Rc::clone(&session))?;
     create_module::<changesets_table::ChangesetsTable>(db, "starling_changesets", Rc::clone(&session))?;
     create_module::<unpack::UnpackTable>(db, "crsql_unpack_columns", Rc::clone(&session))?;

@@ -1,12 +1,12 @@
 //! The state of one connection: cached statements, who we are, the catalogue, the journal of the open transaction.
 //!
 //! Shared by every function and virtual table of the connection through an `Rc`; there is no global. Statements are
-//! finalized when SQLite disconnects the journal's table, which it does before it looks for open statements at close.
+//! finalized when SQLite disconnects the keeper, which it does before it looks for open statements at close.
 
 use crate::catalog::{Catalog, Table};
 use crate::journal::Journal;
+use crate::keeper::KEEPER;
 use crate::meta::Meta;
-use crate::sqlgen::JOURNAL;
 use crate::sqlite::{Db, Error, Result, Stmt};
 use crate::tx::TxState;
 use std::cell::{Cell, RefCell};
@@ -157,8 +157,8 @@ impl Session {
 
     fn prepare(&self, sql: &str) -> Result<Stmt> {
         if !self.pinned.replace(true) {
-            // The journal's table must be connected before anything is cached: its disconnect is what finalizes us.
-            if let Err(e) = self.db.prepare(&format!("SELECT tag FROM {JOURNAL}")) {
+            // The keeper must be connected before anything is cached: its disconnect is what finalizes us.
+            if let Err(e) = self.db.prepare_transient(&format!("SELECT 1 FROM {KEEPER}")) {
                 self.pinned.set(false);
                 return Err(e);
             }

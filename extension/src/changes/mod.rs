@@ -73,8 +73,4 @@ impl VTab for ChangesTable {
             }
         }
     }
-
-    fn disconnect(&self) {
-        self.session.finalize_statements();
-    }
 }

@@ -5,8 +5,23 @@
 //! outputs. docs/PROTOCOL.md describes what goes over the wire.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::panic, clippy::expect_used)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::panic, clippy::expect_used))]
+#![warn(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::panic,
+    clippy::expect_used
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::panic,
+        clippy::expect_used
+    )
+)]
 
 pub mod api;
 mod book;

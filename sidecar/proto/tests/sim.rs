@@ -1,8 +1,10 @@
 //! The real core in a simulated cluster: every fault, one seed, and a store that knows when two replicas disagree.
 //!
 //! `STARLING_SIM_SEED=n cargo test -p starling-proto --test sim` replays the seed that a failing test printed.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test: seeds come from the environment")]
 
+#[path = "sim/net.rs"]
+mod net;
 #[path = "sim/store.rs"]
 mod store;
 #[path = "sim/world.rs"]
@@ -15,9 +17,12 @@ use world::{site, Weather, World};
 
 const SECOND: u64 = 1_000_000;
 
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
 fn seeds(default: impl IntoIterator<Item = u64>) -> Vec<u64> {
-    let given = std::env::var("STARLING_SIM_SEED").ok().and_then(|s| s.parse().ok());
-    given.map_or_else(|| default.into_iter().collect(), |seed| vec![seed])
+    number("STARLING_SIM_SEED").map_or_else(|| default.into_iter().collect(), |seed| vec![seed])
 }
 
 fn boot_all(world: &mut World) {
@@ -77,10 +82,6 @@ fn storm(seed: u64, n: usize, rounds: u32) -> u64 {
             world.boot(i);
         }
     });
-    if std::env::var("STARLING_SIM_LOG").is_ok() {
-        world.run_for(std::env::var("STARLING_SIM_LOG").unwrap().parse::<u64>().unwrap() * SECOND);
-        println!("{}", report(&world));
-    }
     let took = world.run_until(60 * SECOND, World::converged);
     let Some(took) = took else { panic!("seed {seed}: not converged\n{}", report(&world)) };
     println!("  converged {:.2} s after the storm", took as f64 / 1e6);
@@ -363,9 +364,8 @@ fn eight_hundred_nodes() {
 #[test]
 #[ignore = "a search without end, for when there is time"]
 fn many_storms() {
-    let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default);
-    let n = number("STARLING_SIM_NODES", 5) as usize;
-    for seed in seeds(1_000..1_000 + number("STARLING_SIM_STORMS", 100)) {
+    let n = number("STARLING_SIM_NODES").unwrap_or(5) as usize;
+    for seed in seeds(1_000..1_000 + number("STARLING_SIM_STORMS").unwrap_or(100)) {
         storm(seed, n, 200);
     }
 }

@@ -200,7 +200,7 @@ impl Worker {
     /// Waits for a file event or a wake-up; whether one came that concerns the database.
     fn wait(&self, longest: Duration) -> bool {
         let mut fds = vec![PollFd::new(&self.signals.wake, PollFlags::IN)];
-        if let Some(fd) = &self.files.inotify {
+        if let Some(fd) = self.files.readable() {
             fds.push(PollFd::new(fd, PollFlags::IN));
         }
         let timeout = Timespec::try_from(longest).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 500_000_000 });

@@ -14,6 +14,7 @@ use crate::timers::Alarm;
 use crate::tree::Link;
 use rand::RngExt;
 use starling_crdt::SiteId;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -164,8 +165,8 @@ impl Node {
     }
 
     fn link(&mut self, peer: SiteId, eager: bool) {
-        if !self.tree.links.contains_key(&peer) {
-            self.tree.links.insert(peer, Link { eager, ..Link::default() });
+        if let Entry::Vacant(vacant) = self.tree.links.entry(peer) {
+            vacant.insert(Link { eager, ..Link::default() });
             self.send(peer, &Frame::Link { eager });
         }
     }

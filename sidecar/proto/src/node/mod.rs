@@ -150,9 +150,8 @@ impl Node {
             }
             Input::Congested { peer, congested } => self.on_congested(peer, congested),
             Input::Datagram { from, bytes } => {
-                if !self.peers.contains_key(&from) || !self.swim.packet(now, from, &bytes) {
-                    self.counters.datagrams_refused += 1;
-                }
+                let used = self.peers.contains_key(&from) && self.swim.packet(now, from, &bytes);
+                self.counters.datagrams_refused += u64::from(!used);
             }
             Input::Frame { from, bytes } => self.on_frame(now, from, &bytes),
             _ => {}

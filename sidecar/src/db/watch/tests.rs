@@ -159,3 +159,44 @@ fn commits_while_nobody_watched_are_not_shipped_twice_and_not_lost() {
     let changesets = rig.local();
     assert_eq!(changesets[0].header.dot.dot.version, 3);
 }
+
+#[test]
+fn a_busy_file_beside_the_database_hides_no_commit() {
+    use std::io::Write;
+    let mut rig = rig();
+    rig.until(|e| matches!(e, StoreEvent::SchemaChanged).then_some(()));
+    let busy = Arc::new(AtomicBool::new(true));
+    let (path, writing) = (rig.dir.path().to_owned(), Arc::clone(&busy));
+    let writer = std::thread::spawn(move || {
+        let mut log = std::fs::File::create(path.join("app.log")).unwrap();
+        while writing.load(Ordering::Relaxed) {
+            log.write_all(b"line\n").unwrap();
+            std::fs::write(path.join("scratch"), b"x").unwrap();
+            std::fs::remove_file(path.join("scratch")).unwrap();
+        }
+    });
+    for i in 1..=10 {
+        rig.app.execute("INSERT INTO t VALUES (?1, 'x')", [i]).unwrap();
+        assert_eq!(rig.local().len(), 1);
+    }
+    busy.store(false, Ordering::Relaxed);
+    writer.join().unwrap();
+}
+
+#[test]
+fn commits_are_noticed_after_the_wal_was_deleted_and_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let opener = opener(&dir);
+    drop(opener.first_open().unwrap());
+    let events = FileEvents::open(opener.db()).unwrap();
+    for i in 0..3 {
+        let app = opener.first_open().unwrap();
+        app.execute_batch(&format!("CREATE TABLE t{i}(x)")).unwrap();
+        assert!(events.take(), "the WAL was made");
+        while events.take() {}
+        app.execute_batch(&format!("INSERT INTO t{i} VALUES (1)")).unwrap();
+        assert!(events.take(), "the new WAL is watched");
+        drop(app);
+        while events.take() {}
+    }
+}
