@@ -1,0 +1,282 @@
+//! One database: capture and merge beside plain SQLite.
+
+use crate::{median, Figure};
+use rusqlite::{params, Connection};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use std::time::Instant;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const ROWS: usize = 100_000;
+const SINGLES: usize = 3_000;
+const TABLE: &str =
+    "CREATE TABLE m(id TEXT NOT NULL PRIMARY KEY, name TEXT, status TEXT, cpu INTEGER, mem INTEGER, note TEXT)";
+
+/// What a table's writes are watched by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Kind {
+    /// Nothing.
+    Plain,
+    /// Triggers that do nothing: the least that capture by triggers can cost.
+    Floor,
+    /// Starling.
+    Crr,
+}
+
+struct Row {
+    id: String,
+    name: String,
+    cpu: i64,
+    note: String,
+}
+
+/// The same rows in every run, keys in no order.
+fn rows() -> Vec<Row> {
+    let mut x = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x
+    };
+    (0..ROWS as i64)
+        .map(|i| {
+            let (a, b) = (next(), next());
+            let id = format!(
+                "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+                a >> 32,
+                (a >> 16) & 0xffff,
+                a & 0xfff,
+                (b >> 48) & 0xfff,
+                b & 0xffff_ffff_ffff
+            );
+            Row { id, name: format!("machine-{i}"), cpu: i % 64, note: format!("note for machine {i}") }
+        })
+        .collect()
+}
+
+#[allow(unsafe_code)]
+fn load(db: &Connection, so: &Path) -> Result<()> {
+    // SAFETY: the extension is the one this repository builds.
+    unsafe {
+        db.load_extension_enable()?;
+        db.load_extension(so, None::<&str>)?;
+    }
+    Ok(())
+}
+
+fn open(dir: &Path, name: &str, kind: Kind, so: &Path) -> Result<Connection> {
+    let path = dir.join(name);
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(dir.join(format!("{name}{suffix}")));
+    }
+    let db = Connection::open(path)?;
+    db.pragma_update(None, "journal_mode", "wal")?;
+    db.pragma_update(None, "synchronous", "normal")?;
+    db.execute_batch(TABLE)?;
+    match kind {
+        Kind::Plain => {}
+        Kind::Floor => {
+            for op in ["INSERT", "UPDATE", "DELETE"] {
+                db.execute_batch(&format!("CREATE TRIGGER t_{op} AFTER {op} ON m BEGIN SELECT 1; END"))?;
+            }
+        }
+        Kind::Crr => {
+            load(&db, so)?;
+            db.query_row("SELECT crsql_as_crr('m')", [], |_| Ok(()))?;
+        }
+    }
+    Ok(db)
+}
+
+fn timed(f: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    f()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn insert_all(db: &Connection, rows: &[Row]) -> Result<()> {
+    db.execute_batch("BEGIN")?;
+    let mut stmt = db.prepare_cached("INSERT INTO m VALUES(?1, ?2, 'started', ?3, 512, ?4)")?;
+    for r in rows {
+        stmt.execute(params![r.id, r.name, r.cpu, r.note])?;
+    }
+    db.execute_batch("COMMIT")?;
+    Ok(())
+}
+
+fn update_by_key(db: &Connection, rows: &[Row]) -> Result<()> {
+    db.execute_batch("BEGIN")?;
+    let mut stmt = db.prepare_cached("UPDATE m SET status = ?2, cpu = cpu + 1 WHERE id = ?1")?;
+    for r in rows {
+        stmt.execute(params![r.id, "healthy"])?;
+    }
+    db.execute_batch("COMMIT")?;
+    Ok(())
+}
+
+/// Single-row transactions: inserts and updates by turns.
+fn singles(db: &Connection, rows: &[Row]) -> Result<()> {
+    let mut insert = db.prepare_cached("INSERT INTO m VALUES('x' || ?1, ?2, 'started', ?3, 512, ?4)")?;
+    let mut update = db.prepare_cached("UPDATE m SET status = 'busy' || ?2 WHERE id = ?1")?;
+    for (i, r) in rows.iter().take(SINGLES).enumerate() {
+        insert.execute(params![r.id, r.name, r.cpu, r.note])?;
+        update.execute(params![r.id, i as i64])?;
+    }
+    Ok(())
+}
+
+fn file_size(db: &Connection, dir: &Path, name: &str) -> Result<f64> {
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(std::fs::metadata(dir.join(name))?.len() as f64)
+}
+
+/// All timings of one kind in one run, by name.
+fn measure(
+    dir: &Path,
+    kind: Kind,
+    so: &Path,
+    rows: &[Row],
+    out: &mut BTreeMap<(&'static str, Kind), Vec<f64>>,
+) -> Result<()> {
+    let name = format!("{kind:?}.db");
+    let db = open(dir, &name, kind, so)?;
+    let mut add = |key, value| out.entry((key, kind)).or_default().push(value);
+    add("insert", timed(|| insert_all(&db, rows))?);
+    add("size", file_size(&db, dir, &name)?);
+    add("singles", timed(|| singles(&db, rows))?);
+    add("update", timed(|| update_by_key(&db, rows))?);
+    add("update_all", timed(|| Ok(db.execute_batch("UPDATE m SET mem = mem + 1")?))?);
+    add("delete", timed(|| Ok(db.execute_batch("DELETE FROM m WHERE 1")?))?);
+    Ok(())
+}
+
+fn collect_changesets(db: &Connection) -> Result<Vec<Vec<u8>>> {
+    let mut stmt = db.prepare("SELECT changeset FROM starling_changesets")?;
+    let parts = stmt.query_map([], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(parts)
+}
+
+type Nine = (String, Vec<u8>, String, rusqlite::types::Value, i64, i64, Vec<u8>, i64, i64);
+
+fn collect_changes(db: &Connection) -> Result<Vec<Nine>> {
+    let mut stmt = db.prepare("SELECT * FROM crsql_changes")?;
+    let rows = stmt
+        .query_map([], |r| {
+            Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?, r.get(7)?, r.get(8)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+fn merge_all(db: &Connection, parts: &[Vec<u8>]) -> Result<()> {
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    let mut stmt = db.prepare("SELECT starling_merge(?1)")?;
+    for part in parts {
+        stmt.query_row([part], |_| Ok(()))?;
+    }
+    drop(stmt);
+    db.execute_batch("COMMIT")?;
+    Ok(())
+}
+
+fn merge_cells(db: &Connection, cells: &[Nine]) -> Result<()> {
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    let mut stmt = db.prepare("INSERT INTO crsql_changes VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+    for c in cells {
+        stmt.execute(params![c.0, c.1, c.2, c.3, c.4, c.5, c.6, c.7, c.8])?;
+    }
+    drop(stmt);
+    db.execute_batch("COMMIT")?;
+    Ok(())
+}
+
+/// Reading and merging; in seconds, but for `cells` (cells per second).
+fn measure_merge(
+    dir: &Path,
+    so: &Path,
+    rows: &[Row],
+    out: &mut BTreeMap<(&'static str, Kind), Vec<f64>>,
+) -> Result<()> {
+    let mut add = |key, value| out.entry((key, Kind::Crr)).or_default().push(value);
+    let source = open(dir, "source.db", Kind::Crr, so)?;
+    insert_all(&source, rows)?;
+    let parts = collect_changesets(&source)?;
+    let cells = collect_changes(&source)?;
+    let scan = timed(|| Ok(source.query_row("SELECT count(val) FROM crsql_changes", [], |_| Ok(()))?))?;
+    add("cells", cells.len() as f64 / scan);
+    let one = timed(|| {
+        for _ in 0..100 {
+            let mut stmt = source.prepare_cached("SELECT count(*) FROM crsql_changes WHERE db_version = 900")?;
+            stmt.query_row([], |_| Ok(()))?;
+        }
+        Ok(())
+    })?;
+    add("one_version", one / 100.0);
+    let target = open(dir, "target.db", Kind::Crr, so)?;
+    add("merge", timed(|| merge_all(&target, &parts))?);
+    let target = open(dir, "cells.db", Kind::Crr, so)?;
+    // A fifth of the rows, times five: the whole takes too long for a bench that is run often.
+    let fifth = cells.len() / 5;
+    add("merge_cells", timed(|| merge_cells(&target, cells.get(..fifth).unwrap_or_default()))? * 5.0);
+    let plain = open(dir, "late.db", Kind::Plain, so)?;
+    insert_all(&plain, rows)?;
+    load(&plain, so)?;
+    add("as_crr", timed(|| Ok(plain.query_row("SELECT crsql_as_crr('m')", [], |_| Ok(()))?))?);
+    Ok(())
+}
+
+/// Runs everything `runs` times, the kinds by turns.
+pub fn run(so: &Path, runs: usize) -> Result<Vec<Figure>> {
+    let dir = tempfile::tempdir()?;
+    let rows = rows();
+    let mut all: BTreeMap<(&'static str, Kind), Vec<f64>> = BTreeMap::new();
+    for run in 0..runs {
+        eprintln!("run {} of {runs}", run + 1);
+        for kind in [Kind::Plain, Kind::Crr, Kind::Floor] {
+            measure(dir.path(), kind, so, &rows, &mut all)?;
+        }
+        measure_merge(dir.path(), so, &rows, &mut all)?;
+    }
+    let of = |name, kind| median(all.get(&(name, kind)).cloned().unwrap_or_default());
+    let ratio = |figure, name, kind, goal| Figure {
+        name: figure,
+        value: of(name, kind) / of(name, Kind::Plain),
+        unit: "x plain",
+        runs,
+        goal,
+    };
+    let against_insert = |figure, name, goal| Figure {
+        name: figure,
+        value: of(name, Kind::Crr) / of("insert", Kind::Plain),
+        unit: "x plain",
+        runs,
+        goal,
+    };
+    Ok(vec![
+        ratio("bulk_insert", "insert", Kind::Crr, "<= 1.8"),
+        ratio("bulk_insert_floor", "insert", Kind::Floor, ""),
+        ratio("bulk_update", "update", Kind::Crr, "<= 2"),
+        ratio("bulk_update_floor", "update", Kind::Floor, ""),
+        ratio("update_one_statement", "update_all", Kind::Crr, ""),
+        ratio("update_one_statement_floor", "update_all", Kind::Floor, ""),
+        ratio("bulk_delete", "delete", Kind::Crr, "<= 2"),
+        ratio("bulk_delete_floor", "delete", Kind::Floor, ""),
+        ratio("single_row_transactions", "singles", Kind::Crr, "<= 1.6"),
+        ratio("file_size", "size", Kind::Crr, "<= 1.25"),
+        against_insert("merge_changesets", "merge", "<= 3"),
+        ratio("merge_floor", "insert", Kind::Floor, ""),
+        against_insert("merge_cell_by_cell", "merge_cells", "<= 10"),
+        against_insert("as_crr", "as_crr", "<= 0.25"),
+        Figure { name: "read_changes", value: of("cells", Kind::Crr) / 1e6, unit: "M cells/s", runs, goal: ">= 1" },
+        Figure {
+            name: "read_one_version",
+            value: of("one_version", Kind::Crr) * 1e3,
+            unit: "ms",
+            runs,
+            goal: "<= 0.1",
+        },
+    ])
+}
