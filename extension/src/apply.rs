@@ -198,10 +198,10 @@ impl Session {
             return Ok(());
         }
         let columns: Vec<usize> = cells.iter().map(|c| c.0).collect();
-        let words = columns
-            .iter()
-            .map(|c| c / starling_crdt::local::MASK_BITS as usize)
-            .collect::<std::collections::BTreeSet<_>>();
+        let word = |c: &usize| c / starling_crdt::local::MASK_BITS as usize;
+        let mut words: Vec<usize> = columns.iter().map(word).collect();
+        words.sort_unstable();
+        words.dedup();
         self.as_merge(table, key, words.len() as u32, || {
             let mut update = self.of_columns(table, false, &columns)?;
             bind_key(&mut update, table, key)?;

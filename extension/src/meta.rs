@@ -185,6 +185,20 @@ impl Session {
         if *site == meta.site {
             return Ok(meta.site_row);
         }
+        // Merges name one site many times in a row. Rows of this table are never removed but by a rollback, which
+        // forgets the state that this is part of.
+        if let Some((_, row)) = self.tx.borrow().last_site.filter(|(known, _)| known == site) {
+            return Ok(row);
+        }
+        let row = self.find_site_row(site)?;
+        let mut tx = self.tx_mut();
+        if tx.active {
+            tx.last_site = Some((*site, row));
+        }
+        Ok(row)
+    }
+
+    fn find_site_row(&self, site: &SiteId) -> Result<u32> {
         {
             let mut find = self.fixed("SELECT id FROM main.crsql_site WHERE site_id = ?1")?;
             find.bind_blob(1, site.0.as_slice())?;

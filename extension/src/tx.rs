@@ -35,6 +35,8 @@ pub struct TxState {
     pub file: u32,
     /// The table touched last and how many columns it has.
     pub last_table: Option<(u32, u64)>,
+    /// The site named last and its row.
+    pub last_site: Option<(starling_crdt::SiteId, u32)>,
     /// A BEFORE trigger told that the row with this key stands in an insert's way.
     pub overwritten: Option<Vec<u8>>,
     /// Entries of nine-value inserts that wait to be logged under the local record.

@@ -163,7 +163,11 @@ fn raise_version(session: &Session, db_version: u64) -> Result<()> {
 }
 
 fn local_stamp(session: &Session, nine: &Nine<'_>) -> Result<Stamp> {
-    let record = session.open_local()?;
+    let open = session.tx.borrow().local;
+    let record = match open {
+        Some(record) if record.db_version >= session.tx.borrow().requested => record,
+        _ => session.open_local()?,
+    };
     let meta = session.meta()?;
     let author = match nine.site {
         Some(site) if site != meta.site => session.site_row(&site)?,
