@@ -67,9 +67,9 @@ pub const WRITE_HOLD: Duration = Duration::from_millis(5);
 
 /// Merge commits in a row, and then per second, while an application writes here: every commit makes a read transaction that
 /// wants to write later fail with SQLITE_BUSY_SNAPSHOT.
-pub const MERGE_BURST: u32 = 32;
+pub const MERGE_BURST: u32 = 64;
 /// See [`MERGE_BURST`].
-pub const MERGES_PER_SECOND: u32 = 100;
+pub const MERGES_PER_SECOND: u32 = 250;
 
 /// For this long after a local commit an application counts as writing.
 pub const LOCAL_ACTIVITY: Duration = Duration::from_secs(1);
@@ -86,6 +86,12 @@ pub const RECHECK_FIRST: Duration = Duration::from_micros(50);
 pub const RECHECK_LAST: Duration = Duration::from_millis(20);
 /// After the last file event, for this long.
 pub const RECHECK_WINDOW: Duration = Duration::from_millis(100);
+
+/// Under a stream of commits the log is read at most this often, several transactions at once; the first ones of a stream
+/// are read without delay.
+pub const READ_PACE: Duration = Duration::from_millis(1);
+/// Commits in a row, each within twice the pace of the one before, that make a stream.
+pub const STREAM_AFTER: u32 = 8;
 
 /// Body of an HTTP request.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;

@@ -14,7 +14,7 @@ use super::state::{boot_id, Shipped, State, StateFile, FORMAT};
 use super::writer::Activity;
 use super::{Figures, StoreEvent};
 use crate::error::Error;
-use crate::limits::{RECHECK_FIRST, RECHECK_LAST, RECHECK_WINDOW, SLOW_POLL};
+use crate::limits::{READ_PACE, RECHECK_FIRST, RECHECK_LAST, RECHECK_WINDOW, SLOW_POLL, STREAM_AFTER};
 use events::FileEvents;
 use local::{read_local, Batches};
 use rusqlite::Connection;
@@ -141,6 +141,27 @@ struct Worker {
     figures: Figures,
     unexplained: bool,
     left: bool,
+    pace: Pace,
+}
+
+/// Keeps a stream of commits from being read one by one.
+struct Pace {
+    last: Instant,
+    streak: u32,
+}
+
+impl Pace {
+    fn found(&mut self, now: Instant) {
+        let close = now.saturating_duration_since(self.last) < 2 * READ_PACE;
+        self.streak = if close { self.streak.saturating_add(1) } else { 0 };
+        self.last = now;
+    }
+
+    fn hold_back(&self) {
+        if self.streak >= STREAM_AFTER {
+            std::thread::sleep(READ_PACE.saturating_sub(self.last.elapsed()));
+        }
+    }
 }
 
 impl Worker {
@@ -167,6 +188,7 @@ impl Worker {
             figures: Figures::default(),
             unexplained: true,
             left: false,
+            pace: Pace { last: Instant::now(), streak: 0 },
             opener,
         }
     }
@@ -213,6 +235,7 @@ impl Worker {
 
     /// Looks for the commit that an event foretold, until there is one or nothing has happened for a while.
     fn recheck(&mut self) {
+        self.pace.hold_back();
         let (mut last_event, mut delay) = (Instant::now(), RECHECK_FIRST);
         while !self.look() && last_event.elapsed() < RECHECK_WINDOW && !self.stopping() {
             if self.wait(delay) {
@@ -236,6 +259,7 @@ impl Worker {
         if version == self.data_version || self.signals.paused.load(Ordering::Acquire) {
             return false;
         }
+        self.pace.found(Instant::now());
         match self.read_log() {
             Ok(()) => self.data_version = version,
             Err(e) => {
