@@ -165,7 +165,7 @@ def equal(nodes):
 def run(directory, nodes):
     a, b, c = nodes
     key = os.path.join(directory, "cluster.key")
-    subprocess.run([BIN, "cluster", "create", "--out", key], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([BIN, "cluster", "create", "--out", key], check=True, stderr=subprocess.DEVNULL)
     rows, source = packages()
     say("1. three nodes; the table is made on each with the stock sqlite3 shell and .load")
     for node in nodes:
