@@ -75,6 +75,7 @@ pub async fn run(config: RunConfig) -> Result<(), Error> {
         }
         match running.run(&mut signals).await {
             Ended::Left => return Ok(()),
+            Ended::Copy => become_own_site(&db)?,
             Ended::Reopen(why) => {
                 tracing::error!(why, path = %db.path().display(), "the database file changed under the sidecar; opening it anew");
             }
@@ -182,6 +183,19 @@ fn incarnation(remembered: &Remembered, start: &StoreStart) -> u64 {
     }
 }
 
+/// This database is a copy of that of a node which is alive: it becomes a site of its own, and what it holds so far remains
+/// the other's.
+fn become_own_site(db: &DbPath) -> Result<(), Error> {
+    let copy = "is a copy of the database of a node that is running";
+    let advice =
+        "stop this node, move its database away, and let it begin with an empty one: it gets all data from the others";
+    let failed = |e: rusqlite::Error| Error::database(db.path(), format!("{copy}; {advice} ({e})"));
+    let conn = Opener::new(db.clone()).open(Role::Api).map_err(failed)?;
+    conn.query_row("SELECT starling_new_site()", [], |_| Ok(())).map_err(failed)?;
+    tracing::warn!(path = %db.path().display(), "it {copy}; it has taken a site id of its own");
+    Ok(())
+}
+
 /// Tries until there is a database at the path again.
 async fn reopen(db: &DbPath) -> Store {
     let mut told = None;
@@ -264,6 +278,7 @@ impl Running {
         let facts = Facts {
             site: me.site,
             cluster_id: key.id,
+            incarnation,
             listen: sockets.listen,
             http: sockets.http,
             advertise_given: config.advertise.is_some(),

@@ -141,6 +141,7 @@ struct Worker {
     figures: Figures,
     unexplained: bool,
     left: bool,
+    save_failed: bool,
     pace: Pace,
 }
 
@@ -188,6 +189,7 @@ impl Worker {
             figures: Figures::default(),
             unexplained: true,
             left: false,
+            save_failed: false,
             pace: Pace { last: Instant::now(), streak: 0 },
             opener,
         }
@@ -381,8 +383,15 @@ impl Worker {
             return;
         }
         match self.state_file.store(&state) {
-            Ok(()) => self.saved = Some(state),
-            Err(e) => tracing::warn!("the state file beside the database could not be written: {e}"),
+            Ok(()) => {
+                self.saved = Some(state);
+                self.save_failed = false;
+            }
+            Err(e) => {
+                if !std::mem::replace(&mut self.save_failed, true) {
+                    tracing::warn!("the state file beside the database could not be written: {e}; trying again");
+                }
+            }
         }
     }
 

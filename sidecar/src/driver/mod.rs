@@ -29,6 +29,8 @@ use tokio::task::AbortHandle;
 const MAX_UNANSWERED: usize = 64;
 /// Round-trip times are passed on this often.
 const RTT_INTERVAL: Duration = Duration::from_secs(2);
+/// Being superseded is told once in this time.
+const SUPERSEDED_INTERVAL: Duration = Duration::from_secs(60);
 /// Timers of the core are slept for no longer than this at once.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// When leaving, this long is waited for what is queued to go out.
@@ -58,6 +60,8 @@ pub struct Facts {
     pub site: SiteId,
     /// The cluster.
     pub cluster_id: uuid::Uuid,
+    /// This process: of two with one site id the higher is the newer.
+    pub incarnation: u64,
     /// Where QUIC listens.
     pub listen: SocketAddr,
     /// Where HTTP listens.
@@ -75,6 +79,8 @@ pub enum Ended {
     Left,
     /// The database is another one now, or an earlier state of it: everything must begin anew.
     Reopen(String),
+    /// An older process runs with this database's site id: this one is a copy and must become a site of its own.
+    Copy,
 }
 
 /// The driver.
@@ -90,7 +96,8 @@ pub struct Driver {
     congested: Vec<SiteId>,
     figures: Figures,
     leaving: bool,
-    reopen: Option<String>,
+    ended: Option<Ended>,
+    superseded: Option<Instant>,
 }
 
 impl Driver {
@@ -108,7 +115,8 @@ impl Driver {
             congested: Vec::new(),
             figures,
             leaving: false,
-            reopen: None,
+            ended: None,
+            superseded: None,
         }
     }
 
@@ -117,7 +125,7 @@ impl Driver {
         let mut rtt = tokio::time::interval(RTT_INTERVAL);
         tokio::pin!(stop);
         self.drain();
-        while self.reopen.is_none() {
+        while self.ended.is_none() {
             let deadline = self.deadline();
             tokio::select! {
                 Some(event) = sources.store.recv() => self.on_store(event),
@@ -130,8 +138,8 @@ impl Driver {
                 () = &mut stop => break,
             }
         }
-        if let Some(why) = self.reopen.take() {
-            return (Ended::Reopen(why), self.edges);
+        if let Some(ended) = self.ended.take() {
+            return (ended, self.edges);
         }
         self.leave(&mut sources).await;
         (Ended::Left, self.edges)
@@ -253,7 +261,8 @@ impl Driver {
     fn on_net(&mut self, event: NetEvent) {
         match event {
             NetEvent::Up { link, dialed, local_ip } => self.on_up(link, dialed, local_ip),
-            NetEvent::Down { link, site, why } => {
+            NetEvent::Down { link, site, why, code } => {
+                self.heed(code, &why);
                 if self.edges.peers.remove(&site, link) {
                     self.edges.writer.abandon(Source::Push { from: site });
                     self.feed(Input::PeerDown { peer: site, why });
@@ -290,7 +299,10 @@ impl Driver {
     }
 
     fn on_up(&mut self, link: crate::net::Link, dialed: Option<SocketAddr>, local_ip: Option<IpAddr>) {
-        let (peer, addr) = (link.peer.site, link.addr);
+        let (peer, addr, incarnation) = (link.peer.site, link.addr, link.peer.incarnation);
+        if peer == self.facts.site && incarnation < self.facts.incarnation {
+            self.ended = Some(Ended::Copy);
+        }
         match self.edges.peers.admit(link, Instant::now()) {
             Admitted::Up => {
                 self.feed(Input::PeerUp { peer, addr, dialed });
@@ -301,6 +313,21 @@ impl Driver {
                     self.feed(Input::DialRedundant { addr, peer });
                 }
             }
+        }
+    }
+
+    /// What a peer says of two processes with one site id.
+    fn heed(&mut self, code: Option<u64>, why: &str) {
+        match code.and_then(|code| u32::try_from(code).ok()) {
+            Some(close_code::CLONE) => self.ended = Some(Ended::Copy),
+            Some(close_code::SUPERSEDED) if self.superseded.is_none_or(|at| at.elapsed() > SUPERSEDED_INTERVAL) => {
+                self.superseded = Some(Instant::now());
+                tracing::error!(
+                    why,
+                    "another sidecar runs with this database's site id: does a copy of the database run?"
+                );
+            }
+            _ => {}
         }
     }
 
@@ -361,7 +388,7 @@ impl Driver {
                     self.ask(ReadJob::Vector { ticket: None });
                 }
             }
-            StoreEvent::FileChanged { why } => self.reopen = Some(why),
+            StoreEvent::FileChanged { why } => self.ended = Some(Ended::Reopen(why)),
             StoreEvent::Figures(figures) => self.figures = figures,
         }
     }

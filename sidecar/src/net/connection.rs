@@ -9,7 +9,7 @@ use super::tls::{peer_id, PeerId};
 use super::{close_code, refusals, NetEvent};
 use crate::limits::{FRAME_WINDOW, PEER_QUEUE_HIGH, PEER_QUEUE_LOW, PEER_QUEUE_MAX};
 use bytes::Bytes;
-use quinn::{Connection, RecvStream, SendDatagramError, SendStream, VarInt};
+use quinn::{Connection, ConnectionError, RecvStream, SendDatagramError, SendStream, VarInt};
 use starling_crdt::SiteId;
 use starling_proto::limits::MAX_DATAGRAM;
 use std::net::SocketAddr;
@@ -209,9 +209,13 @@ impl Established {
             Err(fault) => connection.close(VarInt::from_u32(close_code::FRAMING), fault.as_bytes()),
             Ok(()) => connection.close(VarInt::from_u32(close_code::SHUTDOWN), b"no longer used"),
         }
-        let closed = connection.closed().await;
-        let why = ended.err().unwrap_or_else(|| refusals::explain(&reason.unwrap_or(closed)));
-        let _ = shared.events.send(NetEvent::Down { link: id, site, why }).await;
+        let closed = reason.unwrap_or(connection.closed().await);
+        let code = match &closed {
+            ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
+            _ => None,
+        };
+        let why = ended.err().unwrap_or_else(|| refusals::explain(&closed));
+        let _ = shared.events.send(NetEvent::Down { link: id, site, why, code }).await;
     }
 }
 

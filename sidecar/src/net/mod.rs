@@ -37,6 +37,10 @@ pub mod close_code {
     pub const SHUTDOWN: u32 = 19;
     /// The certificate is from the cluster but names no site.
     pub const IDENTITY: u32 = 20;
+    /// A newer process runs with this node's site id.
+    pub const SUPERSEDED: u32 = 21;
+    /// An older process with this node's site id is alive: this one runs on a copy of its database.
+    pub const CLONE: u32 = 22;
 }
 
 /// What happens on connections, in order for each connection: its `Up` first, its `Down` last.
@@ -59,6 +63,8 @@ pub enum NetEvent {
         site: SiteId,
         /// Why, for the log.
         why: String,
+        /// The code with which the peer closed it.
+        code: Option<u64>,
     },
     /// A dial made no connection.
     DialFailed {

@@ -25,7 +25,17 @@ pub struct Peers {
     links: BTreeMap<SiteId, Link>,
     /// Connections to whoever bears our own site id: this very process, or one that runs on a copy of the database.
     own_links: Vec<Link>,
+    /// Older processes of connected sites that dialled: how often, and when last.
+    older: BTreeMap<SiteId, (u32, Instant)>,
 }
+
+/// An older process that dials this often while a newer one is connected is alive: the newer runs on a copy of its database.
+/// (Once may be the last sign of a process that was restarted just now.)
+const OLDER_DIALS: u32 = 3;
+/// Dials further apart than this are not counted together.
+const OLDER_WINDOW: Duration = Duration::from_secs(60);
+/// Sites of which older processes are remembered.
+const MAX_OLDER: usize = 64;
 
 /// What decides between two connections to the same site.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +50,7 @@ impl Peers {
     /// No connections yet.
     #[must_use]
     pub const fn new(own: SiteId) -> Self {
-        Self { own, links: BTreeMap::new(), own_links: Vec::new() }
+        Self { own, links: BTreeMap::new(), own_links: Vec::new(), older: BTreeMap::new() }
     }
 
     /// Takes in a new connection, or closes it when another is to be kept. Both ends decide alike.
@@ -51,15 +61,45 @@ impl Peers {
             self.own_links.push(link);
             return Admitted::Up;
         }
-        if let Some(old) = self.links.get(&site) {
-            if !prefer_new(&standing(old, now), &standing(&link, now), self.own < site) {
-                link.close(close_code::DUPLICATE, "another connection is used");
+        let (before, fresh) = (self.links.get(&site).map(|old| standing(old, now)), standing(&link, now));
+        if let Some(before) = before {
+            let older = fresh.incarnation < before.incarnation && !before.closed;
+            let copied = older && self.is_alive(site, now);
+            if !copied && !prefer_new(&before, &fresh, self.own < site) {
+                match older {
+                    true => link.close(close_code::SUPERSEDED, "a newer process runs with this site id"),
+                    false => link.close(close_code::DUPLICATE, "another connection is used"),
+                }
                 return Admitted::Duplicate;
             }
-            old.close(close_code::DUPLICATE, "replaced by a newer connection");
+            let (code, reason) = match (copied, fresh.incarnation > before.incarnation) {
+                (true, _) => {
+                    (close_code::CLONE, "an older process with this site id is alive: this database is a copy")
+                }
+                (false, true) => (close_code::SUPERSEDED, "a newer process runs with this site id"),
+                (false, false) => (close_code::DUPLICATE, "replaced by a newer connection"),
+            };
+            if let Some(old) = self.links.get(&site) {
+                old.close(code, reason);
+            }
         }
         self.links.insert(site, link);
         Admitted::Up
+    }
+
+    /// Counts a dial by an older process; whether it has shown by now that it is alive.
+    fn is_alive(&mut self, site: SiteId, now: Instant) -> bool {
+        self.older.retain(|_, (_, last)| now.saturating_duration_since(*last) < OLDER_WINDOW);
+        if self.older.len() >= MAX_OLDER && !self.older.contains_key(&site) {
+            self.older.pop_first();
+        }
+        let (dials, last) = self.older.entry(site).or_insert((0, now));
+        (*dials, *last) = (*dials + 1, now);
+        let alive = *dials >= OLDER_DIALS;
+        if alive {
+            self.older.remove(&site);
+        }
+        alive
     }
 
     /// The connection to a site.

@@ -215,3 +215,51 @@ async fn a_reader_that_takes_nothing_holds_the_sender_and_not_the_memory() {
         received += 1;
     }
 }
+
+#[tokio::test]
+async fn a_copy_of_a_database_is_found_out_while_the_original_is_alive() {
+    use crate::net::close_code::{CLONE, SUPERSEDED};
+    use crate::net::{Admitted, Peers};
+    let key = ClusterKey::generate().unwrap();
+    let mut home = peer(&key, 1);
+    let mut peers = Peers::new(SiteId([1; 16]));
+    let process = |incarnation| {
+        let identity = Identity::issue(&key, PeerId { site: SiteId([2; 16]), incarnation }).unwrap();
+        let (sender, events) = mpsc::channel(64);
+        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let endpoint = Endpoint::start(NetConfig { socket, identity, events: sender }).unwrap();
+        let addr = endpoint.local_addr().unwrap();
+        Peer { endpoint, events, addr }
+    };
+    let (mut original, mut copy) = (process(10), process(20));
+    let code = |event| match event {
+        NetEvent::Down { code, .. } => u32::try_from(code.expect("a code")).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    original.endpoint.dial(home.addr);
+    let _first = original.up().await;
+    assert_eq!(peers.admit(home.up().await, Instant::now()), Admitted::Up);
+    copy.endpoint.dial(home.addr);
+    let _second = copy.up().await;
+    assert_eq!(peers.admit(home.up().await, Instant::now()), Admitted::Up, "it looks like a restart");
+    assert_eq!(code(original.next().await), SUPERSEDED);
+
+    let mut dials = 0;
+    loop {
+        dials += 1;
+        original.endpoint.dial(home.addr);
+        let _link = original.up().await;
+        let link = loop {
+            if let NetEvent::Up { link, .. } = home.next().await {
+                break link;
+            }
+        };
+        if peers.admit(link, Instant::now()) == Admitted::Up {
+            break;
+        }
+        assert_eq!(code(original.next().await), SUPERSEDED);
+        assert!(dials < 10);
+    }
+    assert_eq!(dials, 3, "once could be the last sign of a process that was restarted");
+    assert_eq!(code(copy.next().await), CLONE);
+}

@@ -1,0 +1,190 @@
+//! A database with the extension in it, as the tests use it.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, Result};
+use std::ffi::{c_char, c_int, c_void};
+use std::path::Path;
+use std::sync::Once;
+
+type Entry = unsafe extern "C" fn(*mut c_void, *mut *mut c_char, *const c_void) -> c_int;
+
+/// Registers the extension with the embedded SQLite: every connection opened from now on has it.
+#[allow(unsafe_code)]
+fn register() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: both types are `extern "C"` functions of three pointers and a c_int, and SQLite calls the entry with
+        // exactly these.
+        let entry = unsafe {
+            std::mem::transmute::<Entry, rusqlite::auto_extension::RawAutoExtension>(
+                starling_extension::auto_extension_entry(),
+            )
+        };
+        // SAFETY: the entry does not change the list of automatic extensions.
+        assert_eq!(unsafe { rusqlite::ffi::sqlite3_auto_extension(Some(entry)) }, 0);
+    });
+}
+
+/// A change as replicas must agree on it: (table, pk, cid, val, col_version, cl).
+pub type Change = (String, Vec<u8>, String, String, i64, i64);
+
+/// A replica.
+pub struct Site {
+    /// Its connection.
+    pub db: Connection,
+}
+
+impl Site {
+    /// In memory.
+    pub fn memory() -> Self {
+        register();
+        Self { db: Connection::open_in_memory().expect("an in-memory database opens") }
+    }
+
+    /// In a file, WAL.
+    pub fn file(path: &Path) -> Self {
+        register();
+        let db = Connection::open(path).expect("the file opens");
+        db.busy_timeout(std::time::Duration::from_secs(20)).expect("a timeout can be set");
+        db.pragma_update(None, "journal_mode", "wal").expect("WAL");
+        Self { db }
+    }
+
+    /// With these tables, all CRRs.
+    pub fn with(self, tables: &[(&str, &str)]) -> Self {
+        for (name, sql) in tables {
+            self.exec(sql);
+            self.one::<String>(&format!("SELECT crsql_as_crr('{name}')"));
+        }
+        self
+    }
+
+    /// Runs statements that must succeed.
+    pub fn exec(&self, sql: &str) {
+        if let Err(e) = self.db.execute_batch(sql) {
+            panic!("{sql}: {e}");
+        }
+    }
+
+    /// Runs statements that must fail; returns the message.
+    pub fn refused(&self, sql: &str) -> String {
+        let run = || -> Result<()> {
+            let mut stmt = self.db.prepare(sql)?;
+            let mut rows = stmt.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        };
+        match run() {
+            Ok(()) => panic!("{sql}: it was not refused"),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    /// One value.
+    pub fn one<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
+        self.db.query_row(sql, [], |r| r.get(0)).unwrap_or_else(|e| panic!("{sql}: {e}"))
+    }
+
+    /// All rows, each as text that tells types apart.
+    pub fn rows(&self, sql: &str) -> Vec<String> {
+        let mut stmt = self.db.prepare(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let n = stmt.column_count();
+        let mut rows = stmt.query([]).expect("it runs");
+        let mut out = Vec::new();
+        while let Some(row) = rows.next().unwrap_or_else(|e| panic!("{sql}: {e}")) {
+            let cells: Vec<String> = (0..n).map(|i| show(&row.get::<_, Value>(i).expect("a value"))).collect();
+            out.push(cells.join("|"));
+        }
+        out
+    }
+
+    /// `crsql_changes` as replicas must agree on it.
+    pub fn changes(&self) -> Vec<Change> {
+        let mut stmt = self
+            .db
+            .prepare("SELECT [table], pk, cid, val, col_version, cl FROM crsql_changes")
+            .expect("crsql_changes is there");
+        let mut out: Vec<Change> = stmt
+            .query_map([], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?, show(&r.get::<_, Value>(3)?), r.get(4)?, r.get(5)?))
+            })
+            .expect("it runs")
+            .collect::<Result<_>>()
+            .unwrap_or_else(|e| panic!("crsql_changes: {e}"));
+        out.sort();
+        out
+    }
+
+    /// The version vector.
+    pub fn vector(&self) -> Vec<u8> {
+        self.one("SELECT starling_vector()")
+    }
+
+    /// The parts that a replica with this vector misses, with (version, last, claimable), and the vector they belong to.
+    pub fn answer(&self, have: &[u8]) -> (Vec<(Vec<u8>, bool)>, Vec<u8>) {
+        self.exec("BEGIN");
+        let mut stmt =
+            self.db.prepare("SELECT changeset, claimable FROM starling_changesets(?1, NULL)").expect("it is there");
+        let parts = stmt
+            .query_map([have], |r| Ok((r.get(0)?, r.get(1)?)))
+            .expect("it runs")
+            .collect::<Result<_>>()
+            .unwrap_or_else(|e| panic!("starling_changesets: {e}"));
+        let vector = self.vector();
+        drop(stmt);
+        self.exec("COMMIT");
+        (parts, vector)
+    }
+
+    /// Merges one part.
+    pub fn merge(&self, part: &[u8]) -> Result<i64> {
+        self.db.query_row("SELECT starling_merge(?1)", [part], |r| r.get(0))
+    }
+
+    /// Claims the vector of an answer that was merged wholly.
+    pub fn claim(&self, vector: &[u8]) {
+        self.db.query_row("SELECT starling_claim(?1)", [vector], |_| Ok(())).expect("a vector can be claimed");
+    }
+
+    /// Takes everything from another replica.
+    pub fn pull(&self, from: &Self) {
+        let (parts, vector) = from.answer(&self.vector());
+        self.exec("BEGIN IMMEDIATE");
+        for (part, _) in &parts {
+            self.merge(part).unwrap_or_else(|e| panic!("starling_merge: {e}"));
+        }
+        self.claim(&vector);
+        self.exec("COMMIT");
+    }
+
+    /// Takes everything from another replica, nine values at a time, in the given order.
+    pub fn pull_nine(&self, from: &Self, arrange: impl FnOnce(&mut Vec<Vec<Value>>)) {
+        let mut stmt = from
+            .db
+            .prepare("SELECT [table], pk, cid, val, col_version, db_version, site_id, cl, seq FROM crsql_changes")
+            .expect("crsql_changes is there");
+        let mut rows: Vec<Vec<Value>> = stmt
+            .query_map([], |r| (0..9).map(|i| r.get(i)).collect())
+            .expect("it runs")
+            .collect::<Result<_>>()
+            .unwrap_or_else(|e| panic!("crsql_changes: {e}"));
+        arrange(&mut rows);
+        self.exec("BEGIN IMMEDIATE");
+        let mut insert = self.db.prepare("INSERT INTO crsql_changes VALUES(?,?,?,?,?,?,?,?,?)").expect("it prepares");
+        for row in rows {
+            insert.execute(rusqlite::params_from_iter(row)).unwrap_or_else(|e| panic!("crsql_changes: {e}"));
+        }
+        drop(insert);
+        self.exec("COMMIT");
+    }
+}
+
+fn show(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_string(),
+        Value::Integer(i) => i.to_string(),
+        Value::Real(r) => format!("{r:?}r"),
+        Value::Text(t) => format!("'{t}'"),
+        Value::Blob(b) => format!("x{b:02x?}"),
+    }
+}

@@ -1,0 +1,154 @@
+//! Three real processes on loopback: one is killed, restarted and cut off, a stranger knocks, and in the end tables and
+//! changes are the same. Needs the binary that `make` builds (STARLING_BIN); without it the tests say so and pass.
+
+#[path = "cluster/node.rs"]
+mod node;
+#[path = "cluster/proxy.rs"]
+mod proxy;
+
+use node::{Cluster, Node};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+
+macro_rules! cluster_or_skip {
+    () => {
+        match Cluster::new() {
+            Some(cluster) => cluster,
+            None => {
+                println!("skipped: STARLING_BIN names no binary (make test builds it)");
+                return;
+            }
+        }
+    };
+}
+
+fn converged(nodes: &[&Node]) -> bool {
+    let first = nodes[0].state();
+    nodes.iter().all(|n| n.state() == first)
+}
+
+#[test]
+fn three_nodes_survive_a_kill_a_restart_and_a_cut_and_end_equal() {
+    let cluster = cluster_or_skip!();
+    let mut a = cluster.node("a", &[]);
+    let b = cluster.node("b", &[&a]);
+    let mut c = cluster.node("c", &[&a]);
+    a.site.exec("INSERT INTO m VALUES('one', 'from a', 1)");
+    c.site.exec("INSERT INTO m VALUES('two', 'from c', 2)");
+    starling_tests::wait::until("first writes everywhere", SOON, || {
+        converged(&[&a, &b, &c]) && b.site.one::<i64>("SELECT count(*) FROM m") == 2
+    });
+
+    // Killed without warning, and written to meanwhile, also by an application on the dead node's own file.
+    c.kill();
+    a.site.exec("UPDATE m SET name = 'while c is dead' WHERE id = 'one'; INSERT INTO m VALUES('three', 'x', 3)");
+    b.site.exec("DELETE FROM m WHERE id = 'two'");
+    c.site.exec("UPDATE m SET n = 22 WHERE id = 'two'; INSERT INTO m VALUES('four', 'on a dead node', 4)");
+    c.start(&[&a, &b]);
+    starling_tests::wait::until("c has caught up", SOON, || {
+        converged(&[&a, &b, &c]) && a.site.one::<i64>("SELECT count(*) FROM m WHERE id = 'four'") == 1
+    });
+
+    // Cut off: packets from and to C are dropped, both sides go on writing.
+    cluster.cut(&c, true);
+    a.site.exec("UPDATE m SET name = 'a, cut' WHERE id = 'one'; INSERT INTO m VALUES('five', 'a', 5)");
+    b.site.exec("INSERT INTO m VALUES('six', 'b', 6)");
+    c.site.exec("UPDATE m SET name = 'c, cut', n = 7 WHERE id = 'one'; DELETE FROM m WHERE id = 'three'");
+    starling_tests::wait::until("a and b agree meanwhile", SOON, || converged(&[&a, &b]));
+    assert!(!converged(&[&a, &c]), "the cut does not cut");
+    cluster.cut(&c, false);
+    starling_tests::wait::until("the cut has healed", Duration::from_secs(60), || converged(&[&a, &b, &c]));
+
+    // One that was restarted keeps its name and goes on where it was.
+    a.kill();
+    a.start(&[&b]);
+    b.site.exec("INSERT INTO m VALUES('seven', 'b', 7)");
+    starling_tests::wait::until("a is back", SOON, || converged(&[&a, &b, &c]));
+}
+
+#[test]
+fn a_hundred_thousand_rows_arrive_at_two_peers_at_once_and_never_in_part() {
+    let cluster = cluster_or_skip!();
+    let a = cluster.node("a", &[]);
+    let b = cluster.node("b", &[&a]);
+    let c = cluster.node("c", &[&a]);
+    a.site.exec("INSERT INTO m VALUES('hello', 'x', 0)");
+    starling_tests::wait::until("they know each other", SOON, || converged(&[&a, &b, &c]));
+    a.site.exec(
+        "WITH RECURSIVE t(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM t WHERE i < 100000) \
+         INSERT INTO m SELECT 'k' || i, 'bulk', i FROM t",
+    );
+    for node in [&b, &c] {
+        starling_tests::wait::until("all rows", Duration::from_secs(60), || {
+            let n = node.site.one::<i64>("SELECT count(*) FROM m");
+            assert!(n == 1 || n == 100_001, "{n} rows are visible: a transaction in part");
+            n == 100_001
+        });
+    }
+    assert!(converged(&[&a, &b, &c]));
+}
+
+#[test]
+fn a_node_of_another_cluster_is_refused_and_disturbs_nothing() {
+    let cluster = cluster_or_skip!();
+    let a = cluster.node("a", &[]);
+    let b = cluster.node("b", &[&a]);
+    let Some(other) = Cluster::new() else { return };
+    let stranger = other.node("stranger", &[&a]);
+    stranger.site.exec("INSERT INTO m VALUES('evil', 'x', 0)");
+    starling_tests::wait::until("both sides log the refusal", SOON, || {
+        let refused = |log: String| log.to_lowercase().contains("refus") || log.to_lowercase().contains("certificate");
+        refused(a.log()) && refused(stranger.log())
+    });
+    a.site.exec("INSERT INTO m VALUES('good', 'x', 1)");
+    starling_tests::wait::until("the cluster works on", SOON, || b.site.one::<i64>("SELECT count(*) FROM m") == 1);
+    assert_eq!(a.site.one::<i64>("SELECT count(*) FROM m WHERE id = 'evil'"), 0);
+    assert_eq!(stranger.site.one::<i64>("SELECT count(*) FROM m WHERE id = 'good'"), 0);
+}
+
+#[test]
+fn garbage_on_the_port_disturbs_nothing() {
+    let cluster = cluster_or_skip!();
+    let a = cluster.node("a", &[]);
+    let b = cluster.node("b", &[&a]);
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let mut random = starling_tests::random::Random::new(7);
+    for size in [0usize, 1, 20, 1200, 1400] {
+        for _ in 0..50 {
+            let bytes: Vec<u8> = (0..size).map(|_| random.below(256) as u8).collect();
+            socket.send_to(&bytes, a.listen).expect("it sends");
+        }
+    }
+    a.site.exec("INSERT INTO m VALUES('still', 'here', 1)");
+    starling_tests::wait::until("the cluster works on", SOON, || b.site.one::<i64>("SELECT count(*) FROM m") == 1);
+}
+
+#[test]
+fn a_table_made_later_gets_what_arrived_for_it_before() {
+    let cluster = cluster_or_skip!();
+    let a = cluster.node("a", &[]);
+    let b = cluster.node("b", &[&a]);
+    a.site.exec("CREATE TABLE late(id INTEGER PRIMARY KEY, v TEXT); INSERT INTO late VALUES(1, 'early bird')");
+    a.site.one::<String>("SELECT crsql_as_crr('late')");
+    a.site.exec("INSERT INTO late VALUES(2, 'second'); UPDATE late SET v = 'changed' WHERE id = 1");
+    starling_tests::wait::until("it is kept aside", SOON, || b.site.one::<i64>("SELECT starling_aside()") > 0);
+    b.site.exec("CREATE TABLE late(id INTEGER PRIMARY KEY, v TEXT)");
+    b.site.one::<String>("SELECT crsql_as_crr('late')");
+    starling_tests::wait::until("it is applied", SOON, || {
+        b.site.rows("SELECT * FROM late ORDER BY id") == ["1|'changed'", "2|'second'"]
+    });
+}
+
+#[test]
+fn files_that_are_no_databases_are_refused_in_one_line_with_code_one() {
+    let cluster = cluster_or_skip!();
+    let garbage = cluster.dir.path().join("garbage.db");
+    std::fs::write(&garbage, vec![0x5a; 8192]).expect("it writes");
+    let out = cluster.run(&garbage).output().expect("it runs");
+    assert_eq!(out.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(errors.lines().any(|l| l.to_lowercase().contains("database")), "{errors}");
+    let out = std::process::Command::new(&cluster.bin).arg("run").output().expect("it runs");
+    assert_eq!(out.status.code(), Some(2), "wrong use has code 2");
+}
