@@ -1,0 +1,14 @@
+//! The extension in an embedded SQLite: laws over random histories, exactness, refusals, damage.
+
+#[path = "extension/damage.rs"]
+mod damage;
+#[path = "extension/exactness.rs"]
+mod exactness;
+#[path = "extension/interface.rs"]
+mod interface;
+#[path = "extension/laws.rs"]
+mod laws;
+#[path = "extension/refusals.rs"]
+mod refusals;
+#[path = "extension/transparency.rs"]
+mod transparency;
