@@ -32,6 +32,13 @@ impl Session {
         self.int("SELECT count(*) FROM main.crsql_aside")
     }
 
+    /// The first part kept aside after an id.
+    pub fn aside_after(&self, id: i64) -> Result<Option<(i64, Vec<u8>)>> {
+        let mut next = self.fixed("SELECT id, part FROM main.crsql_aside WHERE id > ?1 ORDER BY id LIMIT 1")?;
+        next.bind_int(1, id)?;
+        Ok(if next.step()? { Some((next.column_int(0), next.column_blob(1).to_vec())) } else { None })
+    }
+
     /// Tries again what was kept aside. Returns the changes applied.
     pub fn retry_aside(&self) -> Result<u64> {
         let mut parts = Vec::new();

@@ -1,8 +1,10 @@
 //! `starling_changesets(have, after)`: encoded changesets out of the log, one row per part.
 
 use crate::serve::RecordEncoder;
+use crate::session::corrupt;
 use crate::session::Shared;
 use crate::sqlite::{codes, Args, ColumnOut, Db, Error, IndexInfo, Op, Result, Risk, VTab, VTabCursor, ValueRef};
+use starling_crdt::changeset::{Header, PartReader};
 use starling_crdt::Vector;
 
 /// The table.
@@ -21,6 +23,9 @@ pub struct ChangesetsCursor {
     last: bool,
     number: u64,
     rowid: i64,
+    /// What was kept aside, once the log is at its end.
+    aside: Option<AsidePart>,
+    aside_after: i64,
     done: bool,
 }
 
@@ -111,10 +116,13 @@ impl VTabCursor for ChangesetsCursor {
     }
 
     fn column(&self, _: &ChangesetsTable, i: usize, out: &mut ColumnOut<'_>) -> Result<()> {
-        let Some(encoder) = &self.encoder else { return Ok(()) };
-        let header = encoder.header();
+        let (header, db_version, claimable) = match (&self.encoder, &self.aside) {
+            (_, Some(aside)) => (aside.header.dot, 0, aside.header.claimable),
+            (Some(encoder), None) => (*encoder.header(), encoder.record().db_version, encoder.claimable()),
+            (None, None) => return Ok(()),
+        };
         match i {
-            0 => out.set_int(encoder.record().db_version.cast_signed()),
+            0 => out.set_int(db_version.cast_signed()),
             1 => out.set_blob(header.dot.origin.site.0),
             2 => out.set_int(header.dot.origin.epoch.cast_signed()),
             3 => out.set_int(header.dot.version.cast_signed()),
@@ -122,7 +130,7 @@ impl VTabCursor for ChangesetsCursor {
             5 => out.set_int(header.token.cast_signed()),
             6 => out.set_int(self.number.cast_signed()),
             7 => out.set_int(i64::from(self.last)),
-            8 => out.set_int(i64::from(encoder.claimable())),
+            8 => out.set_int(i64::from(claimable)),
             9 => out.set_blob(&self.part),
             _ => out.set_null(),
         }
@@ -148,8 +156,7 @@ impl ChangesetsCursor {
                 }
             }
             let Some(record) = session.record_after(self.after)? else {
-                self.done = true;
-                return Ok(());
+                return self.advance_aside(session);
             };
             self.after = record.db_version;
             self.part.clear();
@@ -159,4 +166,29 @@ impl ChangesetsCursor {
             self.encoder = if skip { None } else { Some(RecordEncoder::new(session, record)?) };
         }
     }
+
+    /// What is kept aside is served on to others all the same, as the bytes that came.
+    fn advance_aside(&mut self, session: &crate::session::Session) -> Result<()> {
+        self.encoder = None;
+        self.aside = None;
+        while !self.local_only {
+            let Some((id, part)) = session.aside_after(self.aside_after)? else { break };
+            self.aside_after = id;
+            let header = *PartReader::new(&part).map_err(|e| corrupt("crsql_aside", e))?.header();
+            if self.have.claims(&header.dot.dot.origin, header.dot.dot.version) {
+                continue;
+            }
+            self.number = header.part;
+            self.last = header.last;
+            self.part = part;
+            self.aside = Some(AsidePart { header });
+            return Ok(());
+        }
+        self.done = true;
+        Ok(())
+    }
+}
+
+struct AsidePart {
+    header: Header,
 }

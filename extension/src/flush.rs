@@ -8,7 +8,7 @@ use crate::journal::{JournalTouch, Touches};
 use crate::log::LogWriter;
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Error, Result};
-use starling_crdt::local::{fold, tombstone, update_in_place, Before, Touch, TouchKind};
+use starling_crdt::local::{fold, recreates, tombstone, update_in_place, Before, Touch, TouchKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
 use std::collections::BTreeMap;
@@ -31,6 +31,12 @@ struct WaitingList {
     columns: Vec<u32>,
 }
 
+/// A key of the batch: its last touch, and its clock as it was before.
+struct TouchedKey {
+    last: usize,
+    clock: Option<RowClock>,
+}
+
 /// A table that the batch touches, and whether any of its rows has a clock.
 struct Touched {
     table: Rc<Table>,
@@ -47,9 +53,9 @@ impl Session {
         if self.journal.borrow().is_empty() {
             return self.write_block();
         }
-        let touches = self.journal.borrow_mut().take();
+        let mut touches = self.journal.borrow_mut().take();
         let rowid = self.db.last_insert_rowid();
-        let result = self.flush_touches(&touches).and_then(|()| self.write_block());
+        let result = self.flush_touches(&mut touches).and_then(|()| self.write_block());
         self.db.set_last_insert_rowid(rowid);
         if result.is_err() {
             self.journal.borrow_mut().put_back(touches);
@@ -87,7 +93,7 @@ impl Session {
         }
     }
 
-    fn flush_touches(&self, touches: &Touches) -> Result<()> {
+    fn flush_touches(&self, touches: &mut Touches) -> Result<()> {
         let mut tables = BTreeMap::new();
         let record = self.open_local()?;
         let dot = Stamp { origin: record.origin, version: record.header.dot.version, seq: 0, author: 0 };
@@ -102,7 +108,8 @@ impl Session {
         } else {
             let mut waiting = WaitingList::default();
             waiting.entries.reserve(touches.len());
-            let superseded = self.fold_keys(touches, &mut tables, dot, &mut waiting)?;
+            let keys = self.look_up(touches, &mut tables)?;
+            let superseded = self.fold_keys(touches, &tables, &keys, dot, &mut waiting)?;
             waiting.entries.sort_unstable_by_key(|w| w.seq);
             writer.superseded(superseded);
             for entry in &waiting.entries {
@@ -145,17 +152,12 @@ impl Session {
             .ok_or_else(|| corrupt("crsql_table", format!("a trigger names table {id}, which is not listed")))
     }
 
-    /// Folds each key's touches, in key order so that neighbours in the row clock table are written together.
-    fn fold_keys(
-        &self,
-        touches: &Touches,
-        tables: &mut BTreeMap<u32, Touched>,
-        dot: Stamp,
-        waiting: &mut WaitingList,
-    ) -> Result<u64> {
+    /// The touched keys in key order, so that neighbours in the row clock table are read and written together, each with
+    /// its clock. Makes room for the `'-1'` writes of rows that were re-created.
+    fn look_up(&self, touches: &mut Touches, tables: &mut BTreeMap<u32, Touched>) -> Result<Vec<TouchedKey>> {
         let mut lasts = touches.last_of_each_key();
         lasts.sort_unstable_by_key(|i| touches.get(*i).map(|t| (t.table, touches.key(t))));
-        let (mut chain, mut superseded) = (Vec::new(), 0);
+        let (mut keys, mut extra, mut chain) = (Vec::with_capacity(lasts.len()), Vec::new(), Vec::new());
         for last in lasts {
             let Some(touch) = touches.get(last) else { continue };
             if !tables.contains_key(&touch.table) {
@@ -164,16 +166,43 @@ impl Session {
                 tables.insert(touch.table, Touched { table, clocks });
             }
             let touched = touched(tables, touch)?;
-            touches.chain(last, &mut chain);
+            let clock = if touched.clocks { self.get_clock(&touched.table, touches.key(touch))? } else { None };
+            if clock.is_some() || !touches.all_single() {
+                touches.chain_indices(last, &mut chain);
+                let kinds: Vec<TouchKind> = chain.iter().filter_map(|i| touches.get(*i)).map(|t| t.kind).collect();
+                extra.extend((0..kinds.len()).filter(|i| recreates(clock.as_ref(), &kinds, *i)).map(|i| chain[i]));
+            }
+            keys.push(TouchedKey { last, clock });
+        }
+        if !extra.is_empty() {
+            let shift = touches.make_room(extra);
+            self.journal.borrow_mut().take_seqs(shift);
+        }
+        Ok(keys)
+    }
+
+    /// Folds each key's touches.
+    fn fold_keys(
+        &self,
+        touches: &Touches,
+        tables: &BTreeMap<u32, Touched>,
+        keys: &[TouchedKey],
+        dot: Stamp,
+        waiting: &mut WaitingList,
+    ) -> Result<u64> {
+        let (mut chain, mut superseded) = (Vec::new(), 0);
+        for TouchedKey { last, clock } in keys {
+            let Some(touch) = touches.get(*last) else { continue };
+            let table = &touched(tables, touch)?.table;
+            touches.chain(*last, &mut chain);
             let key = touches.key(touch);
-            let before = if touched.clocks { self.get_clock(&touched.table, key)? } else { None };
             if let [only] = chain.as_slice() {
-                if self.fold_single(&touched.table, key, only, before.as_ref(), dot, last, waiting)? {
+                if self.fold_single(table, key, only, clock.as_ref(), dot, *last, waiting)? {
                     superseded += 1;
                     continue;
                 }
             }
-            superseded += self.fold_key(&touched.table, key, &chain, before.as_ref(), dot, last, waiting)?;
+            superseded += self.fold_key(table, key, &chain, clock.as_ref(), dot, *last, waiting)?;
         }
         Ok(superseded)
     }
@@ -225,7 +254,7 @@ impl Session {
         waiting: &mut WaitingList,
     ) -> Result<u64> {
         let touches: Vec<Touch> = chain.iter().map(|t| Touch { kind: t.kind, seq: t.seq }).collect();
-        let hidden = clock.is_some_and(|c| c.is_alive() && !c.born);
+        let hidden = clock.is_some_and(|c| c.is_alive() && !crate::apply::is_visible(table, c));
         let exists = self.exists_at_end(table, key, &touches)?;
         let outcome = fold(&Before { clock, hidden, exists }, &touches, &table.column_ids, dot);
         if clock.is_some_and(|c| c.is_alive()) && self.anything_hidden(table, key, clock)? {

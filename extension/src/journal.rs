@@ -100,6 +100,33 @@ impl Touches {
         out.reverse();
     }
 
+    /// Indices of the touches of one key, in the order in which they came.
+    pub fn chain_indices(&self, last: usize, out: &mut Vec<usize>) {
+        out.clear();
+        let mut at = last + 1;
+        while let Some(touch) = at.checked_sub(1).and_then(|i| self.touches.get(i)) {
+            out.push(at - 1);
+            at = touch.prev as usize;
+        }
+        out.reverse();
+    }
+
+    /// Inserts that turned out to re-create a row take one more seq: everything after them moves up. `extra` holds their
+    /// indices; returns by how much the next seq moves.
+    pub fn make_room(&mut self, mut extra: Vec<usize>) -> u64 {
+        extra.sort_unstable();
+        let mut extra = extra.into_iter().peekable();
+        let mut shift = 0;
+        for (i, touch) in self.touches.iter_mut().enumerate() {
+            touch.seq += shift;
+            if extra.peek() == Some(&i) {
+                extra.next();
+                shift += 1;
+            }
+        }
+        shift
+    }
+
     fn hash(table: u32, key: &[u8]) -> u64 {
         // FxHash's step (as in rustc): a multiply and a rotate per word; keys are the application's own, not hostile.
         const K: u64 = 0x517c_c1b7_2722_0a95;

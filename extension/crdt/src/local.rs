@@ -83,6 +83,22 @@ pub fn fold(before: &Before<'_>, touches: &[Touch], columns: &[u32], dot: Stamp)
     state.finish(before, columns, dot)
 }
 
+/// Whether the `i`-th touch re-creates a row: such an insert has a `'-1'` write before its cells, which takes a seq (X7).
+/// An insert under a new key has one in any case.
+#[must_use]
+pub fn recreates(clock: Option<&RowClock>, touches: &[TouchKind], i: usize) -> bool {
+    let mut dead = clock.is_some_and(|c| !c.is_alive());
+    for (at, kind) in touches.iter().enumerate() {
+        match kind {
+            TouchKind::Insert { moved, .. } if at == i => return dead && !moved,
+            TouchKind::Insert { .. } => dead = false,
+            TouchKind::Delete => dead = true,
+            TouchKind::Update { .. } => {}
+        }
+    }
+    false
+}
+
 /// What [`fold`] comes to for a single update of a row that was there, without its detours: `clock` is changed in place,
 /// the columns that were written are added to `named`.
 pub fn update_in_place(
@@ -111,6 +127,8 @@ pub const fn tombstone(cl: u64, life: Stamp) -> RowClock {
 
 struct State {
     clock: RowClock,
+    /// The table showed no row although the clock is alive: the first insert is its first sight here.
+    hidden: bool,
     /// The clock was there before (or stands for a pristine row), so its versions count on.
     new_lifetime: bool,
     /// REPLACE wrote every cell once more.
@@ -138,6 +156,7 @@ impl State {
         };
         Self {
             clock,
+            hidden: before.hidden,
             new_lifetime: false,
             bumps: 0,
             based: false,
@@ -179,8 +198,8 @@ impl State {
             // No metadata tells whether a pristine row was overwritten: taken to have existed (X11).
             self.clock = RowClock::pristine();
         }
-        let hidden_row = self.clock.is_alive() && !self.clock.born;
-        if self.clock.is_alive() && (replace || hidden_row) {
+        let hidden = core::mem::take(&mut self.hidden);
+        if self.clock.is_alive() && (replace || hidden) {
             // cl stays; every cell is written once more.
             self.bumps += 1 + self.writes.iter().map(|w| w.1).max().unwrap_or(0);
         } else {

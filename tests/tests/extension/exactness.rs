@@ -1,1 +1,413 @@
-//! (to come)
+//! Where a careless design diverges: one test each (DESIGN X1 to X15, hazards E1 to E6, E14, S1, S12).
+
+use starling_tests::site::Site;
+
+const T: (&str, &str) = ("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)");
+
+fn site() -> Site {
+    Site::memory().with(&[T])
+}
+
+/// (cid, col_version, cl, seq) of the changes of a key.
+fn cells(site: &Site, key: &str) -> Vec<String> {
+    site.rows(&format!(
+        "SELECT cid, col_version, cl, seq FROM crsql_changes WHERE pk = crsql_pack_columns('{key}') ORDER BY db_version, seq"
+    ))
+}
+
+#[test]
+fn x1_e1_what_is_claimed_from_a_relay_is_really_held() {
+    let (a, b, c) = (site(), site(), site());
+    a.exec("INSERT INTO t VALUES('k', 'first', 1)");
+    b.pull(&a);
+    a.exec("UPDATE t SET a = 'from a'");
+    b.pull(&a);
+    b.exec("UPDATE t SET a = 'from b'");
+    // C asks B for A's dots, of which nothing lives at B under A's dot any more; then B dies.
+    c.pull(&b);
+    a.pull(&c);
+    c.pull(&a);
+    assert_eq!(a.rows("SELECT * FROM t"), c.rows("SELECT * FROM t"));
+    assert_eq!(a.vector(), c.vector());
+    assert_eq!(c.rows("SELECT a FROM t"), ["'from b'"]);
+}
+
+#[test]
+fn x1_a_broken_off_answer_claims_nothing_that_is_not_held() {
+    let (a, b) = (site(), site());
+    a.exec("INSERT INTO t VALUES('k', 1, 1); INSERT INTO t VALUES('l', 1, 1); UPDATE t SET a = 2");
+    let (parts, _) = a.answer(&b.vector());
+    b.merge(&parts[2].0).expect("it merges");
+    assert_eq!(b.rows("SELECT * FROM t"), [] as [&str; 0], "an update whose row has not arrived is kept aside");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT * FROM t"), ["'k'|2|1", "'l'|2|1"]);
+    assert_eq!(a.vector(), b.vector());
+}
+
+#[test]
+fn x2_seed_data_and_double_deletes_are_equal_and_make_no_traffic() {
+    let (a, b) = (site(), site());
+    for s in [&a, &b] {
+        s.exec(
+            "INSERT INTO t VALUES('seed', 1, 1); INSERT INTO t VALUES('gone', 1, 1); DELETE FROM t WHERE id = 'gone'",
+        );
+    }
+    a.pull(&b);
+    b.pull(&a);
+    assert_eq!(a.vector(), b.vector());
+    let (before, version) = (a.changes(), a.one::<i64>("SELECT crsql_db_version()"));
+    a.pull(&b);
+    assert_eq!((a.changes(), a.one::<i64>("SELECT crsql_db_version()")), (before, version));
+}
+
+#[test]
+fn x3_a_table_that_left_and_came_back_goes_on_where_it_was() {
+    let (a, b) = (site(), site());
+    a.exec("INSERT INTO t VALUES('k', 1, 1); INSERT INTO t VALUES('gone', 1, 1)");
+    b.pull(&a);
+    a.one::<String>("SELECT crsql_as_table('t')");
+    assert_eq!(a.changes(), []);
+    a.exec("DELETE FROM t WHERE id = 'gone'; INSERT INTO t VALUES('new', 2, 2); UPDATE t SET a = 9 WHERE id = 'k'");
+    a.one::<String>("SELECT crsql_as_crr('t')");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT * FROM t ORDER BY id"), ["'k'|9|1", "'new'|2|2"]);
+    a.pull(&b);
+    assert_eq!(a.changes(), b.changes());
+}
+
+#[test]
+fn x4_a_newcomer_gets_the_row_whole_although_every_cell_was_overwritten() {
+    let strict = ("s", "CREATE TABLE s(id INTEGER PRIMARY KEY, a TEXT NOT NULL, b TEXT NOT NULL)");
+    let (a, b, c) = (Site::memory().with(&[strict]), Site::memory().with(&[strict]), Site::memory().with(&[strict]));
+    a.exec("INSERT INTO s VALUES(1, 'x', 'y')");
+    b.pull(&a);
+    b.exec("UPDATE s SET a = 'xx', b = 'yy'");
+    c.pull(&b);
+    assert_eq!(c.rows("SELECT * FROM s"), ["1|'xx'|'yy'"]);
+}
+
+#[test]
+fn x5_a_cell_that_nobody_sent_loses_to_any_cell() {
+    let b = Site::memory().with(&[("d", "CREATE TABLE d(id INTEGER PRIMARY KEY, a DEFAULT 'zzz', b)")]);
+    b.exec("INSERT INTO crsql_changes VALUES('d', crsql_pack_columns(1), 'b', 7, 1, 1, x'01', 1, 0)");
+    assert_eq!(b.rows("SELECT * FROM d"), ["1|'zzz'|7"], "it reads back at once, with the default");
+    b.exec("INSERT INTO crsql_changes VALUES('d', crsql_pack_columns(1), 'a', 'aaa', 1, 1, x'01', 1, 1)");
+    assert_eq!(b.rows("SELECT * FROM d"), ["1|'aaa'|7"], "a default is no write of version 1");
+}
+
+#[test]
+fn x5_a_row_that_lacks_a_required_cell_waits_and_a_local_insert_wins_over_what_waits() {
+    let n = ("n", "CREATE TABLE n(id INTEGER PRIMARY KEY, a TEXT NOT NULL, b)");
+    let b = Site::memory().with(&[n]);
+    b.exec("INSERT INTO crsql_changes VALUES('n', crsql_pack_columns(1), 'b', 7, 4, 1, x'01', 1, 0)");
+    assert_eq!(b.rows("SELECT * FROM n"), [] as [&str; 0]);
+    b.exec("INSERT INTO n VALUES(1, 'mine', 'mine')");
+    let change = "SELECT cid, val, col_version FROM crsql_changes ORDER BY cid";
+    assert_eq!(b.rows(change), ["'a'|'mine'|1", "'b'|'mine'|5"]);
+    b.exec("INSERT INTO crsql_changes VALUES('n', crsql_pack_columns(2), 'b', 7, 4, 1, x'01', 1, 0)");
+    b.exec("INSERT INTO crsql_changes VALUES('n', crsql_pack_columns(2), 'a', 'late', 1, 1, x'01', 1, 0)");
+    assert_eq!(b.rows("SELECT * FROM n WHERE id = 2"), ["2|'late'|7"]);
+}
+
+#[test]
+fn x6_the_journal_counts_what_happened_within_a_transaction() {
+    let s = site();
+    s.exec("BEGIN; INSERT INTO t VALUES('u', 1, 1); UPDATE t SET a = 2; UPDATE t SET a = 3; COMMIT");
+    assert_eq!(cells(&s, "u"), ["'b'|1|1|1", "'a'|3|1|3"]);
+    s.exec(
+        "BEGIN; INSERT INTO t VALUES('v', 1, 1); DELETE FROM t WHERE id = 'v'; INSERT INTO t VALUES('v', 2, 2); COMMIT",
+    );
+    assert_eq!(s.rows("SELECT DISTINCT cl FROM crsql_changes WHERE pk = crsql_pack_columns('v')"), ["3"]);
+    s.exec("BEGIN; INSERT INTO t VALUES('w', 1, 1); DELETE FROM t WHERE id = 'w'; COMMIT");
+    assert_eq!(cells(&s, "w"), ["'-1'|2|2|2"]);
+    s.exec("INSERT INTO t VALUES('x', 1, 1)");
+    s.exec("BEGIN; INSERT OR REPLACE INTO t VALUES('x', 2, 2); DELETE FROM t WHERE id = 'x'; COMMIT");
+    assert_eq!(s.rows("SELECT cid, cl FROM crsql_changes WHERE pk = crsql_pack_columns('x')"), ["'-1'|2"]);
+}
+
+#[test]
+fn e3_a_trigger_that_deletes_the_row_at_once_leaves_a_tombstone_whatever_the_order() {
+    let s = site();
+    s.exec("CREATE TRIGGER x AFTER INSERT ON t WHEN NEW.a = 'no' BEGIN DELETE FROM t WHERE id = NEW.id; END");
+    s.exec("INSERT INTO t VALUES('k', 'no', 1)");
+    assert_eq!(s.rows("SELECT cid, cl FROM crsql_changes"), ["'-1'|2"]);
+}
+
+#[test]
+fn x7_seq_counts_superseded_writes_too() {
+    let s = site();
+    s.exec("CREATE TABLE f(id INTEGER PRIMARY KEY, a)");
+    s.one::<String>("SELECT crsql_as_crr('f')");
+    s.exec("INSERT INTO f VALUES(1, 1); DELETE FROM f");
+    s.exec("BEGIN; INSERT INTO f VALUES(1, 2); UPDATE f SET a = 3; COMMIT");
+    assert_eq!(s.rows("SELECT cid, seq FROM crsql_changes ORDER BY seq"), ["'-1'|0", "'a'|2"]);
+}
+
+#[test]
+fn x8_s1_a_dot_that_was_used_twice_is_noticed_and_a_new_epoch_starts_afresh() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, backup) = (dir.path().join("a.db"), dir.path().join("backup.db"));
+    let b = site();
+    let a = Site::file(&path).with(&[T]);
+    a.exec("INSERT INTO t VALUES('one', 1, 1)");
+    b.pull(&a);
+    a.exec(&format!("VACUUM INTO '{}'", backup.display()));
+    a.exec("INSERT INTO t VALUES('lost', 1, 1)");
+    b.pull(&a);
+    drop(a);
+    // The machine goes back to its backup and writes on: version 3 is used a second time.
+    let a = Site::file(&backup);
+    a.exec("INSERT INTO t VALUES('other', 1, 1)");
+    let check =
+        |s: &Site, v: Vec<u8>| s.db.query_row("SELECT starling_check(?1)", [v], |r| r.get::<_, Option<String>>(0));
+    let word = check(&b, a.vector()).expect("it runs").expect("the tokens differ");
+    assert!(word.contains("version"), "{word}");
+    a.exec("INSERT INTO t VALUES('more', 1, 1)");
+    let (parts, _) = a.answer(&b.vector());
+    let error = b.merge(&parts[0].0).expect_err("a forked history is not merged").to_string();
+    assert!(error.contains("epoch"), "{error}");
+
+    // With a new epoch drawn before it writes, nothing is lost on either side.
+    let a = Site::file(&dir.path().join("c.db")).with(&[T]);
+    a.exec("INSERT INTO t VALUES('two', 1, 1); SELECT 1");
+    let id = a.one::<Vec<u8>>("SELECT crsql_site_id()");
+    a.one::<String>("SELECT starling_new_epoch()");
+    a.exec("INSERT INTO t VALUES('three', 1, 1)");
+    assert_eq!(a.one::<Vec<u8>>("SELECT crsql_site_id()"), id, "the site stays who it is");
+    let c = site();
+    c.pull(&a);
+    assert_eq!(c.rows("SELECT id FROM t ORDER BY id"), ["'three'", "'two'"]);
+    assert_eq!(c.rows("SELECT count(DISTINCT site_id) FROM crsql_changes"), ["1"]);
+}
+
+#[test]
+fn x9_nine_values_are_stored_under_the_versions_they_were_given() {
+    let s = site();
+    s.exec("BEGIN");
+    for (id, version) in [("p", 1), ("q", 2), ("r", 4)] {
+        s.exec(&format!(
+            "INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('{id}'), 'a', 1, 1, {version}, x'aa', 1, 0)"
+        ));
+    }
+    s.exec("COMMIT");
+    assert_eq!(
+        s.rows("SELECT db_version, hex(substr(site_id, 1, 1)) FROM crsql_changes"),
+        ["1|'AA'", "2|'AA'", "4|'AA'"]
+    );
+    let c = site();
+    c.pull(&s);
+    assert_eq!(
+        c.rows("SELECT hex(substr(site_id, 1, 1)) FROM crsql_changes"),
+        ["'AA'", "'AA'", "'AA'"],
+        "authors travel"
+    );
+    assert_eq!(s.one::<i64>("SELECT crsql_db_version()"), 4);
+    s.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('p'), 'a', 1, 1, 9, x'aa', 1, 0)");
+    assert_eq!(s.one::<i64>("SELECT crsql_db_version()"), 4, "a merge that changes nothing takes no version");
+}
+
+#[test]
+fn x10_e10_a_trigger_on_the_merged_row_is_overruled_and_one_on_another_row_is_a_local_change() {
+    let tables = [T, ("log", "CREATE TABLE log(id INTEGER PRIMARY KEY, n INTEGER)")];
+    let (a, b) = (Site::memory().with(&tables), Site::memory().with(&tables));
+    b.exec("INSERT INTO log VALUES(1, 0)");
+    b.exec("CREATE TRIGGER u AFTER INSERT ON t BEGIN UPDATE t SET b = 'trigger' WHERE id = NEW.id; UPDATE log SET n = n + 1; END");
+    a.exec("INSERT INTO t VALUES('k', 1, 'from a')");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT b FROM t"), ["'from a'"]);
+    a.pull(&b);
+    assert_eq!(a.rows("SELECT n FROM log"), ["1"]);
+    assert_eq!(a.changes(), b.changes());
+    assert_eq!(a.vector(), b.vector());
+}
+
+#[test]
+fn x11_replace_keeps_the_lifetime_and_writes_every_cell_once_more() {
+    let s = site();
+    s.exec("INSERT INTO t VALUES('k', 1, 1); REPLACE INTO t VALUES('k', 2, 2)");
+    assert_eq!(cells(&s, "k"), ["'a'|2|1|0", "'b'|2|1|1"]);
+    let c = site();
+    c.pull(&s);
+    assert_eq!(c.changes(), s.changes());
+    let d = Site::memory().with(&[("r", "CREATE TABLE r(id INTEGER NOT NULL PRIMARY KEY ON CONFLICT REPLACE, a)")]);
+    d.exec("INSERT INTO r VALUES(1, 'x'); INSERT INTO r VALUES(1, 'y')");
+    assert_eq!(d.rows("SELECT cid, val, col_version, cl FROM crsql_changes"), ["'a'|'y'|2|1"]);
+}
+
+#[test]
+fn x12_e14_absurd_numbers_are_refused_at_every_entrance_and_do_not_stop_the_clock() {
+    let s = site();
+    let nine = |col_version: i64, db_version: i64, cl: i64, seq: i64| {
+        format!("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('k'), 'a', 1, {col_version}, {db_version}, x'01', {cl}, {seq})")
+    };
+    for sql in [
+        nine(i64::MAX, 1, 1, 0),
+        nine(1, i64::MAX, 1, 0),
+        nine(1, 1, i64::MAX, 0),
+        nine(-1, 1, 1, 0),
+        nine(1, -1, 1, 0),
+        nine(1, 1, -1, 0),
+    ] {
+        let message = s.refused(&sql);
+        assert!(message.contains("nothing was merged"), "{message}");
+    }
+    s.exec(&nine(1, (1 << 61) + 5, 1, 0));
+    assert!(s.one::<i64>("SELECT crsql_db_version()") < 10, "a far away version is merged without raising the clock");
+    s.exec("INSERT INTO t VALUES('works', 1, 1)");
+}
+
+#[test]
+fn x13_a_transaction_larger_than_the_journal_is_one_version_and_can_be_rolled_back() {
+    let s = Site::memory().with(&[("big", "CREATE TABLE big(id INTEGER PRIMARY KEY, a)")]);
+    let insert = "INSERT INTO big SELECT value, 'x' FROM (WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c WHERE value < 300000) SELECT value FROM c)";
+    s.exec("BEGIN; INSERT INTO big VALUES(0, 'first'); SAVEPOINT s");
+    s.exec(insert);
+    s.exec("ROLLBACK TO s; COMMIT");
+    assert_eq!(s.changes().len(), 1);
+    s.exec("BEGIN");
+    s.exec(insert);
+    s.exec("UPDATE big SET a = 'y' WHERE id % 1000 = 0; COMMIT");
+    assert_eq!(
+        s.rows("SELECT count(*), count(DISTINCT db_version) FROM crsql_changes WHERE db_version > 1"),
+        ["300001|1"]
+    );
+    assert_eq!(s.one::<i64>("SELECT count(*) FROM crsql_changes"), 300_001);
+}
+
+#[test]
+fn x15_e2_what_a_collation_or_sqlite_calls_equal_is_replicated_all_the_same() {
+    let c = [("c", "CREATE TABLE c(id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE, any)")];
+    let (a, b) = (Site::memory().with(&c), Site::memory().with(&c));
+    a.exec("INSERT INTO c VALUES(1, 'bob', 1), (2, 'x', 0.0)");
+    b.pull(&a);
+    a.exec("UPDATE c SET name = 'BOB', any = 1.0 WHERE id = 1; UPDATE c SET any = -0.0 WHERE id = 2");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT name, any FROM c"), ["'BOB'|1.0r", "'x'|-0.0r"]);
+    let version = a.one::<i64>("SELECT crsql_db_version()");
+    a.exec("UPDATE c SET name = 'BOB', any = 1.0 WHERE id = 1");
+    assert_eq!(a.one::<i64>("SELECT crsql_db_version()"), version, "a write that changes nothing makes no version");
+}
+
+#[test]
+fn e4_a_crr_in_an_attached_file_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("other.db");
+    drop(Site::file(&path).with(&[T]));
+    let s = site();
+    s.exec(&format!("ATTACH '{}' AS other", path.display()));
+    let message = s.refused("INSERT INTO other.t VALUES('k', 1, 1)");
+    assert!(message.contains("attached"), "{message}");
+    assert!(s.refused("SELECT crsql_as_crr('other', 't')").contains("main"));
+}
+
+#[test]
+fn e5_a_commit_that_was_busy_and_is_retried_makes_one_version() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    let s = Site::file(&path).with(&[T]);
+    s.db.pragma_update(None, "journal_mode", "delete").expect("a rollback journal");
+    s.db.busy_timeout(std::time::Duration::ZERO).expect("no patience");
+    let reader = rusqlite::Connection::open(&path).expect("it opens");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM t").expect("it reads");
+    let mut hold = reader.prepare("SELECT * FROM sqlite_master").expect("it prepares");
+    let mut rows = hold.query([]).expect("it runs");
+    rows.next().expect("a row");
+    s.exec("BEGIN; INSERT INTO t VALUES('one', 1, 1)");
+    for _ in 0..3 {
+        assert!(s.db.execute_batch("COMMIT").is_err(), "a reader stands in the way");
+    }
+    s.exec("INSERT INTO t VALUES('two', 1, 1)");
+    drop(rows);
+    drop(hold);
+    reader.execute_batch("COMMIT").expect("it ends");
+    s.exec("COMMIT");
+    assert_eq!(s.rows("SELECT DISTINCT db_version FROM crsql_changes"), ["1"]);
+    assert_eq!(s.changes().len(), 4);
+}
+
+#[test]
+fn e6_a_trigger_that_rolls_back_the_transaction_leaves_nothing_of_the_merge() {
+    let (a, b) = (site(), site());
+    b.exec("CREATE TRIGGER no BEFORE INSERT ON t WHEN NEW.id = 'evil' BEGIN SELECT RAISE(ROLLBACK, 'no'); END");
+    a.exec("INSERT INTO t VALUES('good', 1, 1), ('evil', 1, 1), ('late', 1, 1)");
+    let (parts, _) = a.answer(&b.vector());
+    b.exec("BEGIN IMMEDIATE");
+    assert!(b.merge(&parts[0].0).is_err());
+    assert!(b.db.is_autocommit(), "the trigger ended the transaction");
+    assert_eq!(b.rows("SELECT * FROM t"), [] as [&str; 0]);
+    assert_eq!(b.changes(), []);
+    assert_eq!(b.vector(), site().vector());
+}
+
+#[test]
+fn e6_a_full_disk_leaves_nothing_of_the_merge_and_it_can_be_tried_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (a, b) = (site(), Site::file(&dir.path().join("b.db")).with(&[T]));
+    a.exec("INSERT INTO t SELECT 'k' || value, randomblob(500), 1 FROM (WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c WHERE value < 2000) SELECT value FROM c)");
+    let pages = b.one::<i64>("PRAGMA page_count");
+    b.exec(&format!("PRAGMA max_page_count = {}", pages + 20));
+    let (parts, _) = a.answer(&b.vector());
+    b.exec("BEGIN IMMEDIATE");
+    let failed = parts.iter().find_map(|(p, _)| b.merge(p).err()).expect("the disk is full");
+    assert!(failed.to_string().contains("full"), "{failed}");
+    if !b.db.is_autocommit() {
+        assert!(b.db.execute_batch("COMMIT").is_err(), "half a changeset cannot be committed");
+        let _ = b.db.execute_batch("ROLLBACK");
+    }
+    assert_eq!(b.one::<i64>("SELECT count(*) FROM t"), 0);
+    b.exec("PRAGMA max_page_count = 1000000");
+    b.pull(&a);
+    assert_eq!(b.one::<i64>("SELECT count(*) FROM t"), 2000);
+    assert_eq!(a.vector(), b.vector());
+}
+
+#[test]
+fn e11_a_row_that_a_constraint_refuses_is_kept_and_served_and_the_stream_goes_on() {
+    let (a, b, c) = (site(), Site::memory(), site());
+    b.exec("CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a CHECK(a < 10), b)");
+    b.one::<String>("SELECT crsql_as_crr('t')");
+    a.exec("INSERT INTO t VALUES('good', 1, 1), ('bad', 11, 1); INSERT INTO t VALUES('later', 2, 2)");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT id FROM t ORDER BY id"), ["'good'", "'later'"]);
+    assert_eq!(b.one::<i64>("SELECT starling_aside()"), 1);
+    c.pull(&b);
+    assert_eq!(
+        c.rows("SELECT id FROM t ORDER BY id"),
+        ["'bad'", "'good'", "'later'"],
+        "what is kept aside is served on"
+    );
+}
+
+#[test]
+fn s12_a_copy_becomes_a_site_of_its_own_by_one_key_and_ordinals_stay_real() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, copy) = (dir.path().join("a.db"), dir.path().join("copy.db"));
+    let (a, b) = (Site::file(&path).with(&[T]), site());
+    b.exec("INSERT INTO t VALUES('b', 1, 1)");
+    a.exec("INSERT INTO t VALUES('a', 1, 1)");
+    a.pull(&b);
+    let (own, foreign) = (a.one::<Vec<u8>>("SELECT crsql_site_id()"), b.one::<Vec<u8>>("SELECT crsql_site_id()"));
+    assert_eq!(a.one::<Vec<u8>>("SELECT site_id FROM crsql_site_id WHERE ordinal = 0"), own);
+    assert_eq!(a.one::<Vec<u8>>("SELECT site_id FROM crsql_site_id WHERE ordinal = 1"), foreign);
+    a.exec(&format!("VACUUM INTO '{}'", copy.display()));
+    let c = Site::file(&copy);
+    let before = c.changes();
+    c.exec("INSERT INTO crsql_site(site_id) VALUES(randomblob(16))");
+    c.exec("INSERT INTO crsql_origin(site, epoch) VALUES((SELECT max(id) FROM crsql_site), 77)");
+    c.exec("INSERT INTO crsql_claim SELECT value, 1, (SELECT max(db_version) FROM crsql_log WHERE version IS NULL), 0 FROM crsql_master WHERE key = 'origin'");
+    c.exec("UPDATE crsql_master SET value = (SELECT max(ordinal) FROM crsql_origin) WHERE key = 'origin'");
+    c.exec("UPDATE crsql_master SET value = (SELECT max(db_version) FROM crsql_log) WHERE key = 'epoch_start'");
+    c.exec("UPDATE crsql_master SET value = (SELECT max(id) FROM crsql_site) WHERE key = 'self'");
+    let c = {
+        drop(c);
+        Site::file(&copy)
+    };
+    assert_ne!(c.one::<Vec<u8>>("SELECT crsql_site_id()"), own);
+    assert_eq!(c.changes(), before, "what was written before keeps its authors");
+    assert_eq!(c.rows("SELECT ordinal FROM crsql_site_id ORDER BY 1"), ["0", "1", "2"]);
+    c.exec("INSERT INTO t VALUES('c', 1, 1)");
+    a.pull(&c);
+    c.pull(&a);
+    assert_eq!(a.changes(), c.changes());
+    assert_eq!(a.vector(), c.vector());
+}

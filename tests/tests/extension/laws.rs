@@ -29,7 +29,9 @@ fn statement(r: &mut Random) -> String {
     let (small, id) = (r.below(4), r.below(3));
     match r.below(20) {
         0 | 1 => format!("INSERT OR IGNORE INTO t(id, a, b) VALUES({key}, {value}, {small})"),
-        2 => format!("INSERT INTO t(id, a) VALUES({key}, {value}) ON CONFLICT(id) DO UPDATE SET a = excluded.a, b = {small}"),
+        2 => format!(
+            "INSERT INTO t(id, a) VALUES({key}, {value}) ON CONFLICT(id) DO UPDATE SET a = excluded.a, b = {small}"
+        ),
         3 | 4 => format!("UPDATE t SET a = {value}, b = coalesce(b, 0) + {small} WHERE id = {key}"),
         5 => format!("UPDATE t SET c = iif(c = 'bob', 'BOB', 'bob') WHERE id <> {key}"),
         6 => format!("UPDATE OR IGNORE t SET id = {other} WHERE id = {key}"),
