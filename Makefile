@@ -1,26 +1,26 @@
-# make: dist/starling and dist/starling.so    make demo: the main job on real data    make test: every test
+# make         dist/starling and dist/starling.so
+# make test    every test                  make demo    the main job on real data (KEEP=1 leaves it running)
+# make bench   figures beside plain SQLite
+# make setup   what is needed from Debian  make fmt     formats the sources     make clean
 .PHONY: all setup test demo bench fmt clean
-SHELL := /bin/bash
 export STARLING_SO := $(CURDIR)/dist/starling.so
 export STARLING_BIN := $(CURDIR)/dist/starling
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 all: setup
 	cargo build --release --locked -p starling -p starling-extension
 	mkdir -p dist
-	cp target/release/starling dist/starling
-	cp target/release/libstarling_extension.so dist/starling.so
+	install -m 755 "$(TARGET)/release/starling" dist/starling
+	install -m 755 "$(TARGET)/release/libstarling_extension.so" dist/starling.so
 
 setup:
 	@scripts/setup.sh
 
-test: all
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo test --workspace --locked
-	python3 scripts/tour.py README.md
+test: setup
+	@scripts/test.sh
 
 demo: all
-	python3 scripts/demo.py $(if $(KEEP),--keep)
+	@python3 scripts/demo.py $(if $(filter-out 0 no,$(KEEP)),--keep)
 
 bench: all
 	cargo run --release --locked -p starling-tests --bin bench

@@ -1,47 +1,175 @@
 #!/usr/bin/env python3
-"""Runs the ```sh blocks of a document, in order, in one shell, and compares what they print with the `#>` lines in them."""
+"""Runs the ```sh blocks of a document, in order, in one shell, and compares what they print with the `#>` lines in them.
+
+In an expected line `…` stands for any text, where something differs from run to run. What goes to standard error is not
+compared, and shown where a block fails; how many blanks there are is not either. A port of 127.0.0.1 that the document names and somebody else uses is replaced by a
+free one, and the run says so. Relative links of the document must lead to something.
+"""
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DEADLINE_S = 120
+MARK = "--- end of block ---"
 
 
-def blocks(path):
-    """(first line number, commands, expected lines) of each block."""
-    inside, out = None, []
-    for number, line in enumerate(open(path, encoding="utf-8"), 1):
-        line = line.rstrip("\n")
-        if inside is None and line == "```sh":
-            inside = (number + 1, [], [])
-        elif inside is not None and line == "```":
-            out.append(inside)
-            inside = None
-        elif inside is not None:
-            (inside[2].append(line[3:]) if line.startswith("#> ") else inside[1].append(line))
+class Block:
+    """One ```sh block: its first line's number, its commands, and what they must print."""
+
+    def __init__(self, number):
+        self.number = number
+        self.commands = []
+        self.expected = []
+
+    def add(self, line):
+        if line.startswith("#>"):
+            self.expected.append(line[3:])
+        else:
+            self.commands.append(line)
+
+    def printed_as_expected(self, lines):
+        if len(lines) != len(self.expected):
+            return False
+        patterns = [".*".join(re.escape(part) for part in tidy(line).split("…")) for line in self.expected]
+        return all(re.fullmatch(pattern, tidy(line)) for pattern, line in zip(patterns, lines))
+
+
+def tidy(line):
+    return " ".join(line.split())
+
+
+def blocks(text):
+    block, out = None, []
+    for number, line in enumerate(text.splitlines(), 1):
+        if block is None and line == "```sh":
+            block = Block(number + 1)
+        elif block is not None and line == "```":
+            out.append(block)
+            block = None
+        elif block is not None:
+            block.add(line)
     return out
+
+
+def is_free(port):
+    """Whether both a TCP and a UDP socket can have the port."""
+    for kind in [socket.SOCK_STREAM, socket.SOCK_DGRAM]:
+        with socket.socket(socket.AF_INET, kind) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
+
+
+def free_port():
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if is_free(port):
+            return port
+
+
+def with_free_ports(text):
+    for port in sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", text))):
+        if not is_free(int(port)):
+            other = str(free_port())
+            print("port %s is in use here; taking %s" % (port, other))
+            text = re.sub(r"127\.0\.0\.1:%s\b" % port, "127.0.0.1:" + other, text)
+    return text
+
+
+def workplace(directory):
+    """What the document says to make: a directory with links to the binary and the extension, the first in the PATH."""
+    work = os.path.join(directory, "tour")
+    os.mkdir(work)
+    for variable, name in [("STARLING_BIN", "starling"), ("STARLING_SO", "starling.so")]:
+        built = os.environ.get(variable) or os.path.join(ROOT, "dist", name)
+        os.symlink(os.path.abspath(built), os.path.join(work, name))
+    return work
+
+
+def environment(work):
+    """Stock settings: what the user's own would change must not change what is printed."""
+    kept = {k: v for k, v in os.environ.items() if k in ["LANG", "LC_ALL", "TMPDIR"]}
+    return dict(kept, HOME=work, PATH=work + os.pathsep + os.environ["PATH"])
+
+
+def run(script):
+    """(standard output, standard error); whatever the script leaves running is ended."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="starling tour ") as directory:
+        work, paths = workplace(directory), [os.path.join(directory, name) for name in ["out", "err"]]
+        with open(paths[0], "wb") as out, open(paths[1], "wb") as err:
+            shell = subprocess.Popen(["bash", "-c", script], cwd=work, env=environment(work), stdout=out, stderr=err,
+                                     stdin=subprocess.DEVNULL, start_new_session=True)
+            try:
+                shell.wait(DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                print("the blocks did not end within %d s" % DEADLINE_S)
+            finally:
+                end_session(shell)
+        return [read(path, errors="replace") for path in paths]
+
+
+def read(path, **how):
+    with open(path, encoding="utf-8", **how) as f:
+        return f.read()
+
+
+def end_session(shell):
+    try:
+        os.killpg(shell.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    shell.wait()
+
+
+def dead_links(path, text):
+    here = os.path.dirname(os.path.abspath(path))
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
+    return [link for link in links if "://" not in link and not os.path.exists(os.path.join(here, link))]
+
+
+def compare(path, found, out, err):
+    """How many blocks printed something else than they should; says what."""
+    printed = [part.strip("\n").splitlines() for part in out.split(MARK)]
+    stderr = [part.strip("\n") for part in err.split(MARK)]
+    failed = 0
+    for i, block in enumerate(found):
+        lines = printed[i] if i < len(printed) else []
+        if i + 1 < len(printed) and block.printed_as_expected(lines):
+            continue
+        failed += 1
+        ended = "" if i + 1 < len(printed) else " and did not come to its end"
+        print("%s:%d printed%s\n  %s" % (path, block.number, ended, "\n  ".join(lines)))
+        print("and not\n  %s" % "\n  ".join(block.expected))
+        print("on standard error\n  %s" % (stderr[i] if i < len(stderr) else "").replace("\n", "\n  "))
+        if ended:
+            break
+    return failed
 
 
 def main():
     path = sys.argv[1]
-    found = blocks(path)
-    marker = "--- end of block ---"
-    script = "".join("%s\necho '%s'\n" % ("\n".join(commands), marker) for _, commands, _ in found)
-    dist = os.path.join(ROOT, "dist")
-    env = dict(os.environ, PATH=dist + os.pathsep + os.environ["PATH"], STARLING_SO=os.path.join(dist, "starling.so"))
-    with tempfile.TemporaryDirectory() as directory:
-        done = subprocess.run(["bash", "-c", script], cwd=directory, env=env, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
-    printed = [part.strip("\n").splitlines() for part in done.stdout.split(marker)]
-    failed = 0
-    for (number, _, expected), lines in zip(found, printed + [[]] * len(found)):
-        if lines != expected:
-            failed += 1
-            print("%s:%d printed\n  %s\nand not\n  %s" % (path, number, "\n  ".join(lines), "\n  ".join(expected)))
-    print("%s: %d blocks ran, %d differ" % (path, len(found), failed))
-    sys.exit(1 if failed or not found else 0)
+    text = with_free_ports(read(path))
+    found = blocks(text)
+    script = "".join("%s\necho '%s'\necho '%s' >&2\n" % ("\n".join(b.commands), MARK, MARK) for b in found)
+    out, err = run(script)
+    failed = compare(path, found, out, err)
+    dead = dead_links(path, text)
+    for link in dead:
+        print("%s: %s leads nowhere" % (path, link))
+    print("%s: %d blocks ran, %d differ; %d dead links" % (path, len(found), failed, len(dead)))
+    return 1 if failed or dead or not found else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -35,6 +35,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("starling_claim", 1, DIRECT, claim),
     ("starling_check", 1, DIRECT, check),
     ("starling_new_epoch", 0, DIRECT, new_epoch),
+    ("starling_new_site", 0, DIRECT, new_site),
     ("starling_aside", 0, SAFE, aside),
     ("starling_resume", 0, DIRECT, resume),
     ("uuid7", 0, SAFE, uuid7),
@@ -214,6 +215,16 @@ fn new_epoch(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
         session.new_epoch()
     })?;
     Ok(ok())
+}
+
+fn new_site(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    session.ensure_schema()?;
+    session.atomically(|| {
+        session.join_transaction()?;
+        session.flush()?;
+        session.new_site()
+    })?;
+    Ok(Output::Blob(session.meta()?.site.0.to_vec()))
 }
 
 fn aside(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {

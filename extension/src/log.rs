@@ -282,12 +282,13 @@ pub struct Record {
     pub entries: Vec<u8>,
 }
 
-/// The columns of a record, in the order that [`Record::read`] expects.
+/// The columns of a record, in the order that [`Record::read`] expects; the statements over them are held to it by tests.
+#[cfg(test)]
 pub const RECORD_COLUMNS: &str =
     "db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, entries";
 
 impl Record {
-    /// Reads the present row of a statement over [`RECORD_COLUMNS`].
+    /// Reads the present row of a statement over a record's columns.
     pub fn read(stmt: &crate::sqlite::Stmt) -> Result<Self> {
         let number = |i: usize| u64::try_from(stmt.column_int(i)).map_err(|e| corrupt("crsql_log", e));
         let db_version = number(0)?;
@@ -322,6 +323,9 @@ impl Record {
         let mut get = session.fixed("SELECT entries FROM main.crsql_log_chunk WHERE db_version = ?1 AND n = ?2")?;
         get.bind_int(1, self.db_version.cast_signed())?;
         get.bind_int(2, n.cast_signed())?;
-        Ok(if get.step()? { get.column_blob(0).to_vec() } else { Vec::new() })
+        if !get.step()? {
+            return Err(corrupt("crsql_log_chunk", format!("chunk {n} of version {} is missing", self.db_version)));
+        }
+        Ok(get.column_blob(0).to_vec())
     }
 }

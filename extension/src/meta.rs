@@ -105,6 +105,23 @@ impl Session {
         Ok(())
     }
 
+    /// Makes this database a site of its own: what was written so far stays the former site's (a copied file).
+    pub fn new_site(&self) -> Result<()> {
+        let meta = self.meta()?;
+        let tail = self.tail()?;
+        if tail.last_local > 0 {
+            self.claim(meta.origin, 1, tail.last_local, tail.last_local_token)?;
+        }
+        let mut site = self.db.prepare_transient("INSERT INTO main.crsql_site(site_id) VALUES(?1)")?;
+        site.bind_blob(1, uuid_v4(self).as_slice())?;
+        site.execute()?;
+        let row = self.db.last_insert_rowid();
+        self.set_master("self", &row.to_string())?;
+        self.draw_epoch(row, tail.db_version)?;
+        self.tx_mut().forget_tail();
+        Ok(())
+    }
+
     /// Before the first write of a connection: a machine that was booted since may have lost commits, so its site goes on
     /// in a new epoch (X8, S1).
     pub fn check_boot(&self) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The version vector on disk: what is claimed, what is carried, and the tokens that tell a dot used twice.
 
-use crate::log::{Record, RECORD_COLUMNS};
+use crate::log::Record;
 use crate::session::{corrupt, Session};
 use crate::sqlite::{codes, Error, Result};
 use starling_crdt::ids::TOKEN_MASK;
@@ -165,13 +165,8 @@ impl Session {
     /// All records of a dot.
     pub fn records_of(&self, origin: u32, version: u64) -> Result<Vec<Record>> {
         let mut out = Vec::new();
-        let mut own = self.db.prepare(&format!(
-            "SELECT {RECORD_COLUMNS} FROM main.crsql_log WHERE db_version = ?2 AND origin = ?1 AND version IS NULL"
-        ))?;
-        let mut foreign = self.db.prepare(&format!(
-            "SELECT {RECORD_COLUMNS} FROM main.crsql_log WHERE origin = ?1 AND version = ?2 AND version IS NOT NULL \
-             ORDER BY db_version"
-        ))?;
+        let mut own = self.fixed(OWN_RECORD)?;
+        let mut foreign = self.fixed(FOREIGN_RECORDS)?;
         for stmt in [&mut own, &mut foreign] {
             stmt.bind_int(1, i64::from(origin))?;
             stmt.bind_int(2, version.cast_signed())?;
@@ -253,6 +248,14 @@ impl Session {
     }
 }
 
+// The columns are those of RECORD_COLUMNS; a test holds them together.
+const OWN_RECORD: &str =
+    "SELECT db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, entries \
+                          FROM main.crsql_log WHERE db_version = ?2 AND origin = ?1 AND version IS NULL";
+const FOREIGN_RECORDS: &str = "SELECT db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, \
+                               entries FROM main.crsql_log WHERE origin = ?1 AND version = ?2 \
+                               AND version IS NOT NULL ORDER BY db_version";
+
 /// FNV-1a (Fowler, Noll, Vo) over the fields, each with its length.
 fn hash_cell(table: &[u8], key: &[u8], column: &[u8], version: u64, cl: u64) -> u64 {
     let mut h = 0xcbf2_9ce4_8422_2325u64;
@@ -267,4 +270,13 @@ fn hash_cell(table: &[u8], key: &[u8], column: &[u8], version: u64, cl: u64) -> 
     feed(&version.to_le_bytes());
     feed(&cl.to_le_bytes());
     h
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_statements_read_the_columns_that_a_record_expects() {
+        let columns = format!("SELECT {} ", crate::log::RECORD_COLUMNS);
+        assert!(super::OWN_RECORD.starts_with(&columns) && super::FOREIGN_RECORDS.starts_with(&columns));
+    }
 }

@@ -392,12 +392,7 @@ fn s12_a_copy_becomes_a_site_of_its_own_by_one_key_and_ordinals_stay_real() {
     a.exec(&format!("VACUUM INTO '{}'", copy.display()));
     let c = Site::file(&copy);
     let before = c.changes();
-    c.exec("INSERT INTO crsql_site(site_id) VALUES(randomblob(16))");
-    c.exec("INSERT INTO crsql_origin(site, epoch) VALUES((SELECT max(id) FROM crsql_site), 77)");
-    c.exec("INSERT INTO crsql_claim SELECT value, 1, (SELECT max(db_version) FROM crsql_log WHERE version IS NULL), 0 FROM crsql_master WHERE key = 'origin'");
-    c.exec("UPDATE crsql_master SET value = (SELECT max(ordinal) FROM crsql_origin) WHERE key = 'origin'");
-    c.exec("UPDATE crsql_master SET value = (SELECT max(db_version) FROM crsql_log) WHERE key = 'epoch_start'");
-    c.exec("UPDATE crsql_master SET value = (SELECT max(id) FROM crsql_site) WHERE key = 'self'");
+    c.one::<Vec<u8>>("SELECT starling_new_site()");
     let c = {
         drop(c);
         Site::file(&copy)
