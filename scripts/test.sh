@@ -24,7 +24,7 @@ step() {
 }
 
 step format cargo fmt --all --check
-step lint cargo clippy --workspace --all-targets --locked
+step lint cargo clippy --workspace --all-targets --locked -- -D warnings
 step build make --no-print-directory all
 step tests cargo test --workspace --locked --no-fail-fast
 step tour python3 scripts/tour.py README.md

@@ -15,7 +15,7 @@ pub fn apply_affinity(value: ValueRef<'_>, affinity: Affinity) -> Value {
             integral(value).unwrap_or_else(|| value.to_owned())
         }
         // SQLite stores a REAL column's −0.0 as 0.
-        (Affinity::Real, ValueRef::Real(r)) if r == 0.0 => Value::Real(0.0),
+        (Affinity::Real, ValueRef::Real(0.0)) => Value::Real(0.0),
         (Affinity::Real, ValueRef::Integer(i)) => Value::Real(i as f64),
         (Affinity::Real, ValueRef::Text(t)) => match number(t) {
             Some(ValueRef::Integer(i)) => Value::Real(i as f64),

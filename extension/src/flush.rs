@@ -11,6 +11,7 @@ use crate::sqlite::{Error, Result};
 use starling_crdt::local::{fold, recreates, tombstone, update_in_place, Before, Touch, TouchKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
+use std::collections::btree_map::Entry;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -136,15 +137,21 @@ impl Session {
     fn plain_inserts(&self, touches: &Touches, tables: &mut BTreeMap<u32, Touched>) -> Result<bool> {
         let mut plain = true;
         for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
-            if !tables.contains_key(&touch.table) {
-                let table = self.touched_table(touch.table)?;
-                let clocks = self.any_clock(&table)?;
-                tables.insert(touch.table, Touched { table, clocks });
-            }
+            self.note_table(touch.table, tables)?;
             let simple = matches!(touch.kind, TouchKind::Insert { replace: false, moved: false });
             plain &= simple && tables.get(&touch.table).is_some_and(|t| !t.clocks);
         }
         Ok(plain)
+    }
+
+    /// Looks a table up once per batch.
+    fn note_table(&self, id: u32, tables: &mut BTreeMap<u32, Touched>) -> Result<()> {
+        if let Entry::Vacant(slot) = tables.entry(id) {
+            let table = self.touched_table(id)?;
+            let clocks = self.any_clock(&table)?;
+            slot.insert(Touched { table, clocks });
+        }
+        Ok(())
     }
 
     fn touched_table(&self, id: u32) -> Result<Rc<Table>> {
@@ -160,11 +167,7 @@ impl Session {
         let (mut keys, mut extra, mut chain) = (Vec::with_capacity(lasts.len()), Vec::new(), Vec::new());
         for last in lasts {
             let Some(touch) = touches.get(last) else { continue };
-            if !tables.contains_key(&touch.table) {
-                let table = self.touched_table(touch.table)?;
-                let clocks = self.any_clock(&table)?;
-                tables.insert(touch.table, Touched { table, clocks });
-            }
+            self.note_table(touch.table, tables)?;
             let touched = touched(tables, touch)?;
             let clock = if touched.clocks { self.get_clock(&touched.table, touches.key(touch))? } else { None };
             if clock.is_some() || !touches.all_single() {

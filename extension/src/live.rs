@@ -42,9 +42,12 @@ pub fn base_seq(table: &Table, entry: &Entry, position: usize) -> u64 {
     entry.seq + before + u64::from(entry.kind == Kind::Rebase)
 }
 
+/// What is called for each entry: the entry, its key, the columns that it names.
+pub type EachEntry<'f> = &'f mut dyn FnMut(&Entry, &[u8], &[u32]) -> Result<()>;
+
 impl Session {
     /// Calls `f` with every entry of the log, in order.
-    pub fn each_entry(&self, f: &mut dyn FnMut(&Entry, &[u8], &[u32]) -> Result<()>) -> Result<()> {
+    pub fn each_entry(&self, f: EachEntry<'_>) -> Result<()> {
         let mut last = 0u64;
         while let Some(record) = self.record_after(last)? {
             last = record.db_version;

@@ -46,13 +46,16 @@ pub enum Sql {
     AnyClock,
 }
 
+/// Table, whether it is an insert, column positions.
+type ColumnsKey = (u32, bool, Vec<usize>);
+
 /// One connection.
 pub struct Session {
     /// The connection.
     pub db: Db,
     statements: RefCell<HashMap<(Sql, u32), Stmt>>,
-    /// Statements over a varying set of columns: (table, is insert, column positions).
-    column_statements: RefCell<HashMap<(u32, bool, Vec<usize>), Stmt>>,
+    /// Statements over a varying set of columns.
+    column_statements: RefCell<HashMap<ColumnsKey, Stmt>>,
     pinned: Cell<bool>,
     pub(crate) meta: RefCell<Option<Rc<Meta>>>,
     pub(crate) catalog: RefCell<Catalog>,

@@ -96,7 +96,7 @@ pub fn decide(
     match (incoming.cl.cmp(&local_cl), local) {
         (Ordering::Less, _) => None,
         (Ordering::Greater, _) | (_, None) => Some(new_lifetime(incoming, columns)),
-        (Ordering::Equal, Some(_)) if incoming.cl % 2 == 0 => None,
+        (Ordering::Equal, Some(_)) if incoming.cl.is_multiple_of(2) => None,
         (Ordering::Equal, Some(local)) => same_lifetime(local, values, incoming, merge_equal),
     }
 }

@@ -180,13 +180,12 @@ impl State {
                 self.changed = true;
             }
             TouchKind::Update { word, mask } => {
-                let mut seq = touch.seq;
-                for bit in (0..MASK_BITS).filter(|b| mask >> b & 1 == 1) {
+                let named = (0..MASK_BITS).filter(|b| mask >> b & 1 == 1);
+                for (bit, seq) in named.zip(touch.seq..) {
                     let position = (u32::from(word) * MASK_BITS + bit) as usize;
                     if position < columns.len() {
                         self.write(position, seq);
                     }
-                    seq += 1;
                 }
             }
         }

@@ -39,9 +39,9 @@ impl Vector {
     /// Claims `lo..=hi`, with the token of `hi` (0 when not known).
     pub fn claim(&mut self, origin: Origin, lo: u64, hi: u64, token: u64) {
         let state = self.origins.entry(origin).or_default();
-        if state.claimed.max().is_none_or(|max| max < hi) {
-            state.head_token = token;
-        } else if state.claimed.max() == Some(hi) && state.head_token == 0 {
+        let newer = state.claimed.max().is_none_or(|max| max < hi);
+        let named_now = state.claimed.max() == Some(hi) && state.head_token == 0;
+        if newer || named_now {
             state.head_token = token;
         }
         state.claimed.insert(lo, hi);
@@ -124,7 +124,7 @@ fn decode_state(reader: &mut Reader<'_>) -> Result<OriginState, DecodeError> {
     for _ in 0..reader.count(2, "number of ranges")? {
         let start = *reader;
         let lo = last.checked_add(reader.varint(MAX_VERSION, "range start")?);
-        let hi = lo.and_then(|lo| Some(lo.checked_add(reader.varint(MAX_VERSION, "range length").ok()?)?));
+        let hi = lo.and_then(|lo| lo.checked_add(reader.varint(MAX_VERSION, "range length").ok()?));
         match (lo, hi) {
             (Some(lo), Some(hi)) if hi <= MAX_VERSION => {
                 state.claimed.insert(lo, hi);

@@ -96,7 +96,7 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
     key::encode(columns.iter().copied(), &mut bytes);
     let known = session.table_named(nine.table)?.filter(|t| t.info.keys.len() == columns.len());
     let Some(table) = known else { return aside(session, nine, &bytes, columns.len(), "no CRR of that name and key") };
-    let tombstone = nine.cl % 2 == 0;
+    let tombstone = nine.cl.is_multiple_of(2);
     let sentinel = nine.cid == "-1";
     let position = table.info.columns.iter().position(|c| c.name == nine.cid);
     if position.is_none() && !sentinel && !tombstone {
@@ -192,7 +192,7 @@ fn aside(session: &Session, nine: &Nine<'_>, key: &[u8], key_columns: usize, why
     let stamp = changeset::Stamp { dot: 0, author: None, seq: nine.seq };
     let names = if nine.cid == "-1" { Vec::new() } else { vec![nine.cid] };
     let table = part.table(nine.table, key_columns, names.iter().copied());
-    if nine.cl % 2 == 0 {
+    if nine.cl.is_multiple_of(2) {
         part.tombstone(table, key, nine.cl.max(2), stamp);
     } else {
         part.cells(table, key, nine.cl, true, names.is_empty().then_some(stamp), names.len());
