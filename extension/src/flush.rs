@@ -99,7 +99,7 @@ impl Session {
         let record = self.open_local()?;
         let dot = Stamp { origin: record.origin, version: record.header.dot.version, seq: 0, author: 0 };
         let mut writer = LogWriter::new(self, record);
-        let mut wrote = false;
+        let (mut wrote, mut superseded) = (false, 0);
         if touches.all_single() && self.plain_inserts(touches, &mut tables)? {
             for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
                 let table = &touched(&tables, touch)?.table;
@@ -110,7 +110,7 @@ impl Session {
             let mut waiting = WaitingList::default();
             waiting.entries.reserve(touches.len());
             let keys = self.look_up(touches, &mut tables)?;
-            let superseded = self.fold_keys(touches, &tables, &keys, dot, &mut waiting)?;
+            superseded = self.fold_keys(touches, &tables, &keys, dot, &mut waiting)?;
             waiting.entries.sort_unstable_by_key(|w| w.seq);
             writer.superseded(superseded);
             for entry in &waiting.entries {
@@ -129,6 +129,7 @@ impl Session {
         if wrote {
             let record = writer.finish()?;
             self.tx_mut().local = Some(record);
+            self.prune_some(superseded)?;
         }
         Ok(())
     }
@@ -200,8 +201,8 @@ impl Session {
             touches.chain(*last, &mut chain);
             let key = touches.key(touch);
             if let [only] = chain.as_slice() {
-                if self.fold_single(table, key, only, clock.as_ref(), dot, *last, waiting)? {
-                    superseded += 1;
+                if let Some(dead) = self.fold_single(table, key, only, clock.as_ref(), dot, *last, waiting)? {
+                    superseded += dead;
                     continue;
                 }
             }
@@ -221,28 +222,34 @@ impl Session {
         dot: Stamp,
         last: usize,
         waiting: &mut WaitingList,
-    ) -> Result<bool> {
+    ) -> Result<Option<u64>> {
         if clock.is_some_and(|c| !c.is_alive() || !c.based || c.base_version == 0) {
-            return Ok(false);
+            return Ok(None);
         }
+        let listed = clock.map_or(0, |c| c.cells.len() as u64);
+        let dead;
         let start = waiting.columns.len();
         let kind = match touch.kind {
             TouchKind::Update { word, mask } => {
                 let mut clock = clock.cloned().unwrap_or_else(RowClock::pristine);
                 update_in_place(&mut clock, (word, mask, touch.seq), &table.column_ids, dot, &mut waiting.columns);
+                // Cells that were listed before have a mask that is dead now.
+                dead = u64::from(mask.count_ones()) + listed
+                    - (clock.cells.len() as u64).min(u64::from(mask.count_ones()) + listed);
                 self.put_clock(table, key, &clock)?;
                 Kind::Mask
             }
             TouchKind::Delete => {
                 let cl = clock.map_or(1, |c| c.cl) + 1;
                 self.put_clock(table, key, &tombstone(cl, Stamp { seq: touch.seq, ..dot }))?;
+                dead = listed + 1;
                 Kind::Tombstone
             }
-            TouchKind::Insert { .. } => return Ok(false),
+            TouchKind::Insert { .. } => return Ok(None),
         };
         let columns = start..waiting.columns.len();
         waiting.entries.push(Waiting { seq: touch.seq, kind, touch: last, columns });
-        Ok(true)
+        Ok(Some(dead))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -270,11 +277,7 @@ impl Session {
         }
         let mut superseded = 0;
         for entry in outcome.entries {
-            superseded += match entry.kind {
-                Kind::Mask => entry.columns.len() as u64,
-                Kind::Base => 0,
-                _ => table.column_ids.len() as u64 + 1,
-            };
+            superseded += u64::from(clock.is_some());
             let start = waiting.columns.len();
             waiting.columns.extend_from_slice(&entry.columns);
             let columns = start..waiting.columns.len();

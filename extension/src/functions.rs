@@ -36,6 +36,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("starling_check", 1, DIRECT, check),
     ("starling_new_epoch", 0, DIRECT, new_epoch),
     ("starling_new_site", 0, DIRECT, new_site),
+    ("starling_prune", 1, DIRECT, prune),
     ("starling_aside", 0, SAFE, aside),
     ("starling_resume", 0, DIRECT, resume),
     ("uuid7", 0, SAFE, uuid7),
@@ -229,6 +230,23 @@ fn new_site(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 
 fn aside(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     session.aside_count().map(Output::Integer)
+}
+
+fn prune(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let ValueRef::Integer(budget) = args.get(0) else {
+        return Err(Error::msg("starling_prune: the number of entries to look at must be an integer"));
+    };
+    if !session.has_schema()? {
+        return Ok(Output::Integer(0));
+    }
+    session
+        .atomically(|| {
+            session.join_transaction()?;
+            session.refresh()?;
+            session.flush()?;
+            session.prune(u64::try_from(budget).unwrap_or(0))
+        })
+        .map(integer)
 }
 
 fn resume(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {

@@ -21,6 +21,7 @@ mod live;
 mod log;
 mod merge;
 mod meta;
+mod prune;
 mod resume;
 mod rows;
 mod schema;

@@ -29,6 +29,10 @@ pub struct Tail {
     pub last_local: u64,
     /// Its token.
     pub last_local_token: u64,
+    /// Entries superseded and not dropped yet.
+    pub garbage: u64,
+    /// All entries of the log.
+    pub weight: u64,
 }
 
 /// A record that this transaction writes.
@@ -61,7 +65,7 @@ impl Session {
         let meta = self.meta()?;
         let tail = {
             let mut stmt = self.fixed(
-                "SELECT db_version, origin, version, token, last_local, last_local_token FROM main.crsql_log \
+                "SELECT db_version, origin, version, token, last_local, last_local_token, garbage, weight FROM main.crsql_log \
                  ORDER BY db_version DESC LIMIT 1",
             )?;
             if stmt.step()? {
@@ -72,11 +76,13 @@ impl Session {
                     (stmt.column_int(0), stmt.column_int(3))
                 };
                 let last = last.max(0).cast_unsigned();
+                let garbage = stmt.column_int(6).max(0).cast_unsigned();
+                let weight = stmt.column_int(7).max(0).cast_unsigned();
                 // What lies before the present epoch belongs to another origin.
                 if last > meta.epoch_start {
-                    Tail { db_version, last_local: last, last_local_token: token.cast_unsigned() }
+                    Tail { db_version, last_local: last, last_local_token: token.cast_unsigned(), garbage, weight }
                 } else {
-                    Tail { db_version, ..Tail::default() }
+                    Tail { db_version, garbage, weight, ..Tail::default() }
                 }
             } else {
                 Tail::default()
@@ -144,12 +150,13 @@ pub struct LogWriter<'s> {
     pub record: OpenRecord,
     chunk: ChunkWriter,
     garbage: u64,
+    weight: u64,
 }
 
 impl<'s> LogWriter<'s> {
     /// Goes on with a record.
     pub fn new(session: &'s Session, record: OpenRecord) -> Self {
-        Self { session, record, chunk: ChunkWriter::new(), garbage: 0 }
+        Self { session, record, chunk: ChunkWriter::new(), garbage: 0, weight: 0 }
     }
 
     /// Adds an entry.
@@ -158,6 +165,7 @@ impl<'s> LogWriter<'s> {
             self.record.flags |= flags::UNSORTED;
         }
         self.record.last_seq = seq;
+        self.weight += 1;
         self.chunk.push(kind, table, key, seq, columns);
         if self.chunk.size() >= CHUNK_TARGET {
             self.write_chunk()?;
@@ -197,13 +205,16 @@ impl<'s> LogWriter<'s> {
                 self.write_chunk()?;
             }
             let mut set = self.session.fixed(
-                "UPDATE main.crsql_log SET chunks = ?2, flags = ?3, garbage = garbage + ?4 WHERE db_version = ?1",
+                "UPDATE main.crsql_log SET chunks = ?2, flags = ?3, garbage = garbage + ?4, weight = weight + ?5 WHERE db_version = ?1",
             )?;
             set.bind_int(1, self.record.db_version.cast_signed())?;
             set.bind_int(2, self.record.chunks.cast_signed())?;
             set.bind_int(3, self.record.flags)?;
             set.bind_int(4, self.garbage.cast_signed())?;
+            set.bind_int(5, self.weight.cast_signed())?;
             set.execute()?;
+            drop(set);
+            self.session.tx_mut().forget_tail();
             return Ok(self.record);
         }
         if self.record.chunks > 0 || self.chunk.size() > INLINE_MAX {
@@ -223,7 +234,8 @@ impl<'s> LogWriter<'s> {
         let local = record.origin == meta.origin && header.dot.version == record.db_version;
         let mut add = session.fixed(
             "INSERT INTO main.crsql_log(db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, \
-             garbage, last_local, last_local_token, entries) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             garbage, last_local, last_local_token, entries, weight) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
+             ?14)",
         )?;
         add.bind_int(1, record.db_version.cast_signed())?;
         add.bind_int(2, i64::from(record.origin))?;
@@ -233,7 +245,9 @@ impl<'s> LogWriter<'s> {
         add.bind_int(7, i64::try_from(header.commit_ms).unwrap_or(i64::MAX))?;
         add.bind_int(8, record.flags)?;
         add.bind_int(9, record.chunks.cast_signed())?;
-        add.bind_int(10, self.garbage.cast_signed())?;
+        let (garbage, weight) = (tail.garbage + self.garbage, tail.weight + self.weight);
+        add.bind_int(10, garbage.cast_signed())?;
+        add.bind_int(14, weight.cast_signed())?;
         if local {
             add.bind_null(3)?;
             add.bind_null(11)?;
@@ -251,7 +265,7 @@ impl<'s> LogWriter<'s> {
         let mut tx = session.tx_mut();
         if tx.active {
             tx.first_version.get_or_insert(record.db_version);
-            tx.tail = Some(Tail { db_version: record.db_version, last_local, last_local_token });
+            tx.tail = Some(Tail { db_version: record.db_version, last_local, last_local_token, garbage, weight });
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS crsql_log(
   flags INTEGER NOT NULL,
   chunks INTEGER NOT NULL,
   garbage INTEGER NOT NULL,
+  weight INTEGER NOT NULL,
   last_local INTEGER,
   last_local_token INTEGER,
   entries BLOB);

@@ -148,10 +148,17 @@ impl State {
         let count = |f: fn(&TouchKind) -> bool| touches.iter().filter(|t| f(&t.kind)).count() as u64;
         let inserts = count(|k| matches!(k, TouchKind::Insert { .. }));
         let deletes = count(|k| matches!(k, TouchKind::Delete));
+        let replaced = touches.iter().any(|t| matches!(t.kind, TouchKind::Insert { replace: true, .. }));
+        let alive = if replaced {
+            // A REPLACE may or may not have overwritten a row, so counting says nothing: the first touch decides.
+            !touches.first().is_some_and(|t| matches!(t.kind, TouchKind::Insert { replace: false, .. }))
+        } else {
+            // Alive before, unless the touches made it: exists = alive + inserts − deletes.
+            u64::from(before.exists) + deletes > inserts
+        };
         let clock = match before.clock {
             Some(clock) => clock.clone(),
-            // Alive before, unless the touches made it: exists = alive + inserts − deletes.
-            None if u64::from(before.exists) + deletes > inserts => RowClock::pristine(),
+            None if alive => RowClock::pristine(),
             None => RowClock::default(),
         };
         Self {
@@ -261,7 +268,10 @@ impl State {
             _ => None,
         };
         let mut clock = RowClock { cl: old.cl, moved, ..RowClock::pristine() };
-        if replaced {
+        if !replaced {
+            // A REPLACE after the insert that began the lifetime has written every cell once more.
+            clock.base_version = 1 + self.bumps;
+        } else {
             let versions: Vec<u64> = columns.iter().map(|c| old.version_of(*c) + self.bumps).collect();
             clock.base_version = versions.iter().copied().min().unwrap_or(old.base_version + self.bumps);
             let first = life.seq + u64::from(sentinel);
@@ -310,6 +320,20 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pristine_row_that_was_deleted_and_replaced_twice_is_in_its_third_lifetime() {
+        let dot = Stamp { origin: 1, version: 9, seq: 0, author: 0 };
+        let replace = TouchKind::Insert { replace: true, moved: false };
+        let touches: Vec<Touch> = [TouchKind::Delete, replace, replace]
+            .into_iter()
+            .zip([0, 1, 3])
+            .map(|(kind, seq)| Touch { kind, seq })
+            .collect();
+        let out = fold(&Before { clock: None, hidden: false, exists: true }, &touches, &[1, 2], dot);
+        let clock = out.clock.unwrap();
+        assert_eq!((clock.cl, clock.base_version), (3, 2));
+    }
 
     #[test]
     fn the_short_ways_come_to_what_fold_comes_to() {

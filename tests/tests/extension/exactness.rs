@@ -406,3 +406,31 @@ fn s12_a_copy_becomes_a_site_of_its_own_by_one_key_and_ordinals_stay_real() {
     assert_eq!(a.changes(), c.changes());
     assert_eq!(a.vector(), c.vector());
 }
+
+#[test]
+fn i2_the_log_stays_within_a_constant_factor_of_what_lives() {
+    let (s, c) = (site(), site());
+    s.exec("INSERT INTO t SELECT 'k' || value, 0, 0 FROM (WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c WHERE value < 3000) SELECT value FROM c)");
+    let bytes = |s: &Site| {
+        s.one::<i64>("SELECT coalesce((SELECT sum(length(entries)) FROM crsql_log), 0) + coalesce((SELECT sum(length(entries)) FROM crsql_log_chunk), 0)")
+    };
+    s.exec("UPDATE t SET a = a + 1, b = b + 1");
+    let once = bytes(&s);
+    for _ in 0..30 {
+        s.exec("UPDATE t SET a = a + 1; UPDATE t SET b = b + 1 WHERE id LIKE '%7'");
+    }
+    assert!(bytes(&s) < once * 4, "{} bytes of log after 30 rounds, {once} after one", bytes(&s));
+    s.exec("DELETE FROM t WHERE id LIKE '%1'");
+    for i in 0..6000 {
+        s.exec(&format!("UPDATE t SET b = {i} WHERE id = 'k{}'", i % 50 + 2));
+    }
+    let records = s.one::<i64>("SELECT count(*) FROM crsql_log");
+    assert!(records < 6000, "{records} records for 50 rows that were updated 6000 times");
+    s.one::<i64>("SELECT starling_prune(1000000)");
+    s.one::<i64>("SELECT starling_prune(1000000)");
+    assert!(bytes(&s) < once * 2, "{} bytes of log when wholly swept, {once} after one round", bytes(&s));
+    // Whoever comes now gets it all the same.
+    c.pull(&s);
+    assert_eq!(c.changes(), s.changes());
+    assert_eq!(c.vector(), s.vector());
+}

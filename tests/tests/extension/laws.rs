@@ -146,6 +146,9 @@ fn history(seed: u64, nine: bool) {
         let what = r.below(10);
         println!("{i} <- {j}: {what}");
         match what {
+            _ if i == j && r.chance(50) => {
+                sites[i].one::<i64>(&format!("SELECT starling_prune({})", r.below(60)));
+            }
             _ if i == j => transaction(&sites[i], &mut r),
             0..=5 => transaction(&sites[i], &mut r),
             6 if nine => sites[i].pull_nine(&sites[j], |rows| r.shuffle(rows)),

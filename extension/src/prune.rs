@@ -1,0 +1,182 @@
+//! Pruning: entries that nothing lives under any more are dropped from old records, a little with each commit.
+//!
+//! The newest record carries two running totals: `weight`, all entries of the log, and `garbage`, those superseded and not
+//! dropped yet. A sweep is due when garbage is more than half the weight, so the log stays within a constant factor of
+//! what lives, and each commit's share of a sweep is in proportion to what it superseded itself. A log that is only added
+//! to is never swept.
+
+use crate::log::{flags, Record};
+use crate::session::{corrupt, Session};
+use crate::sqlite::Result;
+use starling_crdt::log_chunk::{ChunkReader, ChunkWriter, Entry, Kind, CHUNK_TARGET};
+
+/// Garbage below this is left alone.
+const GARBAGE_MIN: u64 = 2048;
+/// Entries looked at per commit while a sweep is due, besides four for each that the commit superseded.
+const BUDGET: u64 = 256;
+/// Entries looked at in one commit at most.
+const BUDGET_MAX: u64 = 20_000;
+
+/// A record's chunks, rewritten.
+struct Rewritten {
+    chunks: Vec<Vec<u8>>,
+    kept: u64,
+    dropped: u64,
+}
+
+impl Session {
+    /// A commit's share of a sweep, if one is due. `superseded` is what the commit itself made garbage of.
+    pub fn prune_some(&self, superseded: u64) -> Result<()> {
+        let tail = self.tail()?;
+        if tail.garbage < GARBAGE_MIN || tail.garbage * 2 < tail.weight {
+            return Ok(());
+        }
+        self.prune((BUDGET + superseded.saturating_mul(4)).min(BUDGET_MAX)).map(|_| ())
+    }
+
+    /// Looks at about `budget` entries of the oldest records after the place where the last sweep stopped; returns how
+    /// many entries were dropped.
+    pub fn prune(&self, budget: u64) -> Result<u64> {
+        let newest = self.tail()?.db_version;
+        let mut at = self.int("SELECT coalesce((SELECT value FROM main.crsql_master WHERE key = 'sweep'), 0)")?.max(0);
+        let (mut seen, mut dropped) = (0, 0);
+        while seen < budget {
+            let Some(record) = self.record_after(at.cast_unsigned())?.filter(|r| r.db_version < newest) else {
+                at = 0;
+                break;
+            };
+            at = record.db_version.cast_signed();
+            let rewritten = self.rewrite(&record)?;
+            seen += rewritten.kept + rewritten.dropped + 1;
+            if rewritten.dropped > 0 {
+                dropped += rewritten.dropped;
+                self.store_pruned(&record, &rewritten)?;
+            }
+        }
+        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('sweep', ?1)")?;
+        set.bind_int(1, at)?;
+        set.execute()?;
+        drop(set);
+        if dropped > 0 || at == 0 {
+            self.count_dropped(newest, dropped, at == 0)?;
+        }
+        Ok(dropped)
+    }
+
+    /// Lowers the totals in the newest record; at the end of a whole sweep nothing is left to be dropped.
+    fn count_dropped(&self, newest: u64, dropped: u64, whole: bool) -> Result<()> {
+        let mut set = self.fixed(
+            "UPDATE main.crsql_log SET weight = max(weight - ?2, 0), \
+             garbage = CASE WHEN ?3 THEN 0 ELSE max(garbage - ?2, 0) END WHERE db_version = ?1",
+        )?;
+        set.bind_int(1, newest.cast_signed())?;
+        set.bind_int(2, dropped.cast_signed())?;
+        set.bind_int(3, i64::from(whole))?;
+        set.execute()?;
+        drop(set);
+        self.tx_mut().forget_tail();
+        Ok(())
+    }
+
+    fn rewrite(&self, record: &Record) -> Result<Rewritten> {
+        let mut out = Rewritten { chunks: Vec::new(), kept: 0, dropped: 0 };
+        let mut writer = ChunkWriter::new();
+        for n in 0..=record.chunks {
+            let bytes = if n == 0 { record.entries.clone() } else { record.chunk(self, n - 1)? };
+            let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
+            while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
+                self.keep_live(record, &entry, reader.key(), reader.columns(), &mut writer, &mut out)?;
+                if writer.size() >= CHUNK_TARGET {
+                    out.chunks.push(writer.take());
+                }
+            }
+        }
+        if !writer.is_empty() {
+            out.chunks.push(writer.take());
+        }
+        Ok(out)
+    }
+
+    /// Copies what still lives of an entry.
+    fn keep_live(
+        &self,
+        record: &Record,
+        entry: &Entry,
+        key: &[u8],
+        columns: &[u32],
+        writer: &mut ChunkWriter,
+        out: &mut Rewritten,
+    ) -> Result<()> {
+        let mut keep = |kind, seq, columns: &[u32]| {
+            writer.push(kind, entry.table, key, seq, columns);
+            out.kept += 1;
+        };
+        // An archived table's entries wait with it (X3).
+        let Some(table) = self.table(entry.table.id)? else {
+            keep(entry.kind, entry.seq, columns);
+            return Ok(());
+        };
+        let clock = self.get_clock(&table, key)?;
+        match entry.kind {
+            Kind::Base | Kind::Rebase if record.is_base(entry, clock.as_ref()) => keep(entry.kind, entry.seq, &[]),
+            // Another base has taken over, but the '-1' row is still this write's.
+            Kind::Rebase if record.is_life(entry, clock.as_ref()) => keep(Kind::Sentinel, entry.seq, &[]),
+            Kind::Tombstone | Kind::Sentinel if record.is_life(entry, clock.as_ref()) => {
+                keep(entry.kind, entry.seq, &[]);
+            }
+            Kind::Mask => {
+                let mut live = 0;
+                for (id, seq) in columns.iter().zip(entry.seq..) {
+                    let cell = clock.as_ref().filter(|c| c.is_alive()).and_then(|c| c.cell(*id));
+                    if cell.is_some_and(|c| record.is_at(&c.stamp, seq)) {
+                        live += 1;
+                        // Each by itself: a mask's seqs run on, and there may be holes now.
+                        keep(Kind::Mask, seq, &[*id]);
+                    }
+                }
+                if live < columns.len() {
+                    out.dropped += 1;
+                }
+            }
+            _ => out.dropped += 1,
+        }
+        Ok(())
+    }
+
+    fn store_pruned(&self, record: &Record, rewritten: &Rewritten) -> Result<()> {
+        let version = record.db_version.cast_signed();
+        {
+            let mut chunks = self.fixed("DELETE FROM main.crsql_log_chunk WHERE db_version = ?1")?;
+            chunks.bind_int(1, version)?;
+            chunks.execute()?;
+        }
+        if rewritten.chunks.is_empty() {
+            // The token outlives its record: it tells a dot that is used twice.
+            let mut token =
+                self.fixed("INSERT OR REPLACE INTO main.crsql_token(origin, version, token) VALUES(?1, ?2, ?3)")?;
+            token.bind_int(1, i64::from(record.origin))?;
+            token.bind_int(2, record.version.cast_signed())?;
+            token.bind_int(3, record.token.cast_signed())?;
+            token.execute()?;
+            let mut drop = self.fixed("DELETE FROM main.crsql_log WHERE db_version = ?1")?;
+            drop.bind_int(1, version)?;
+            return drop.execute();
+        }
+        let inline = rewritten.chunks.len() == 1;
+        for (n, chunk) in rewritten.chunks.iter().enumerate().filter(|_| !inline) {
+            let mut add = self.fixed("INSERT INTO main.crsql_log_chunk(db_version, n, entries) VALUES(?1, ?2, ?3)")?;
+            add.bind_int(1, version)?;
+            add.bind_int(2, n as i64)?;
+            add.bind_blob(3, chunk)?;
+            add.execute()?;
+        }
+        // What was dropped cannot be named any more: the record makes no changeset that may be claimed.
+        let mut set =
+            self.fixed("UPDATE main.crsql_log SET entries = ?2, chunks = ?3, flags = ?4 WHERE db_version = ?1")?;
+        set.bind_int(1, version)?;
+        set.bind_blob(2, rewritten.chunks.first().filter(|_| inline).map_or(&[][..], Vec::as_slice))?;
+        set.bind_int(3, if inline { 0 } else { rewritten.chunks.len() as i64 })?;
+        set.bind_int(4, record.flags & !flags::WHOLE)?;
+        set.execute()
+    }
+}
