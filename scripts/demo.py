@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The main job on real data: this machine's own package database on three nodes.
 
-Everything is written by ordinary means: the stock sqlite3 shell, curl, Python's own sqlite3 module. Everything is read from
-the nodes' files by a reader that knows nothing of Starling. Exits 1 unless tables and changes end equal on all nodes.
+Everything is written by ordinary means: the stock sqlite3 shell, curl, Python's own sqlite3 module. Everything is read
+from the nodes' files by a reader that knows nothing of Starling. Exits 1 unless tables and changes end equal everywhere.
 """
 import argparse
 import csv
@@ -33,6 +33,8 @@ CREATE TABLE packages(
 SELECT crsql_as_crr('packages');
 """
 DEADLINE_S = 60
+# Flags of the nodes that the user's environment sets would change the demo.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "RUST_LOG" and not k.startswith("STARLING_")}
 
 
 class Failed(Exception):
@@ -40,7 +42,7 @@ class Failed(Exception):
 
 
 class Signals:
-    """SIGINT, SIGTERM and SIGHUP end the demo through its clean-up, but not where that would lose sight of a process."""
+    """SIGINT, SIGTERM and SIGHUP end the demo through its clean-up, not where that would lose sight of a process."""
 
     held = False
     came = None
@@ -159,7 +161,7 @@ class Node:
         Signals.hold()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                                            start_new_session=True)
+                                            env=ENVIRONMENT, start_new_session=True)
         Signals.release()
         line = first_line(self.process.stdout)
         found = re.match(r"ready http=(\S+) listen=(\S+) site_id=(\S+)$", line)
@@ -304,7 +306,8 @@ class Demo:
         c.start(self.key, [a.listen])
 
     def bulk_import(self):
-        say("\n2. The %d packages of %s are imported into A's file with the sqlite3 shell" % (len(self.rows), self.source))
+        say("\n2. The %d packages of %s are imported into A's file with the sqlite3 shell"
+            % (len(self.rows), self.source))
         a = self.nodes[0]
         path = os.path.join(self.directory, "packages.csv")
         with open(path, "w", newline="", encoding="utf-8") as f:
@@ -318,8 +321,8 @@ class Demo:
     def conflict(self):
         """C's transaction is open while B commits, so neither knows of the other: a conflict in every row."""
         victim = min(row[0] for row in self.rows if row[0].startswith("lib"))
-        say("\n3. B and C change the same rows, neither knowing of the other: B deletes %s and changes section and" % victim)
-        say("   description of all other lib*, C changes section and size of all of them")
+        say("\n3. B and C change the same rows, neither knowing of the other: B deletes %s and changes" % victim)
+        say("   section and description of all other lib*, C changes section and size of all of them")
         _, b, c = self.nodes
         began = time.monotonic()
         writer = subprocess.Popen(shell_command(c.db), stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Every test, in the order in which a mistake shows soonest. Each step says how long it took; the first that fails ends the run.
+# Every test, in the order in which a mistake shows soonest. Each step says how long it took; the first that fails ends
+# the run.
 #
 # The tests run as cargo's dev profile builds them, with overflow checks and debug assertions. What they start or load (the
-# cluster tests the binary, the shell and Python the extension) is the release build in dist/: what ships is what is tested.
+# cluster tests the binary, the shell and Python the extension) is the release build in dist/: what ships is tested.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export STARLING_SO="$PWD/dist/starling.so" STARLING_BIN="$PWD/dist/starling"

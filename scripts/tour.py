@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Runs the ```sh blocks of a document, in order, in one shell, and compares what they print with the `#>` lines in them.
+"""Runs the ```sh blocks of a document, in order, in one shell, and compares what they print with their `#>` lines.
 
-In an expected line `…` stands for any text, where something differs from run to run. What goes to standard error is not
-compared, and shown where a block fails; how many blanks there are is not either. A port of 127.0.0.1 that the document names and somebody else uses is replaced by a
-free one, and the run says so. Relative links of the document must lead to something.
+In an expected line `…` stands for any text, where something differs from run to run, and how many blanks there are does
+not matter. Standard error is not compared; it is shown where a block fails. A port of 127.0.0.1 that the document names
+and somebody else uses is replaced by a free one, and the run says so. Relative links must lead to something.
 """
 import os
 import re

@@ -5,17 +5,32 @@
 //! what lives, and each commit's share of a sweep is in proportion to what it superseded itself. A log that is only added
 //! to is never swept.
 
+use crate::catalog::Table;
 use crate::log::{flags, Record};
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 use starling_crdt::log_chunk::{ChunkReader, ChunkWriter, Entry, Kind, CHUNK_TARGET};
+use starling_crdt::row_clock::RowClock;
+use std::rc::Rc;
 
 /// Garbage below this is left alone.
 const GARBAGE_MIN: u64 = 2048;
 /// Entries looked at per commit while a sweep is due, besides four for each that the commit superseded.
 const BUDGET: u64 = 256;
 /// Entries looked at in one commit at most.
-const BUDGET_MAX: u64 = 20_000;
+const BUDGET_MAX: u64 = 8_000;
+
+/// Entries whose clocks are looked up together.
+const BATCH: usize = 16 * 1024;
+
+/// An entry, and the present state of the row that it names.
+struct Logged {
+    entry: Entry,
+    key: Vec<u8>,
+    columns: Vec<u32>,
+    table: Option<Rc<Table>>,
+    clock: Option<RowClock>,
+}
 
 /// A record's chunks, rewritten.
 struct Rewritten {
@@ -81,64 +96,47 @@ impl Session {
     fn rewrite(&self, record: &Record) -> Result<Rewritten> {
         let mut out = Rewritten { chunks: Vec::new(), kept: 0, dropped: 0 };
         let mut writer = ChunkWriter::new();
+        let mut batch = Vec::new();
         for n in 0..=record.chunks {
             let bytes = if n == 0 { record.entries.clone() } else { record.chunk(self, n - 1)? };
             let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
             while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
-                self.keep_live(record, &entry, reader.key(), reader.columns(), &mut writer, &mut out)?;
-                if writer.size() >= CHUNK_TARGET {
-                    out.chunks.push(writer.take());
-                }
+                let (key, columns) = (reader.key().to_vec(), reader.columns().to_vec());
+                batch.push(Logged { entry, key, columns, table: None, clock: None });
+            }
+            if batch.len() >= BATCH {
+                self.keep_batch(record, &mut batch, &mut writer, &mut out)?;
             }
         }
+        self.keep_batch(record, &mut batch, &mut writer, &mut out)?;
         if !writer.is_empty() {
             out.chunks.push(writer.take());
         }
         Ok(out)
     }
 
-    /// Copies what still lives of an entry.
-    fn keep_live(
+    /// Copies what still lives of a batch of entries. Their clocks are looked up in key order, block by block.
+    fn keep_batch(
         &self,
         record: &Record,
-        entry: &Entry,
-        key: &[u8],
-        columns: &[u32],
+        batch: &mut Vec<Logged>,
         writer: &mut ChunkWriter,
         out: &mut Rewritten,
     ) -> Result<()> {
-        let mut keep = |kind, seq, columns: &[u32]| {
-            writer.push(kind, entry.table, key, seq, columns);
-            out.kept += 1;
-        };
-        // An archived table's entries wait with it (X3).
-        let Some(table) = self.table(entry.table.id)? else {
-            keep(entry.kind, entry.seq, columns);
-            return Ok(());
-        };
-        let clock = self.get_clock(&table, key)?;
-        match entry.kind {
-            Kind::Base | Kind::Rebase if record.is_base(entry, clock.as_ref()) => keep(entry.kind, entry.seq, &[]),
-            // Another base has taken over, but the '-1' row is still this write's.
-            Kind::Rebase if record.is_life(entry, clock.as_ref()) => keep(Kind::Sentinel, entry.seq, &[]),
-            Kind::Tombstone | Kind::Sentinel if record.is_life(entry, clock.as_ref()) => {
-                keep(entry.kind, entry.seq, &[]);
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        order.sort_unstable_by_key(|i| batch.get(*i).map(|e| (e.entry.table.id, e.key.as_slice())));
+        for i in order {
+            let Some(logged) = batch.get_mut(i) else { continue };
+            logged.table = self.table(logged.entry.table.id)?;
+            if let Some(table) = &logged.table {
+                logged.clock = self.get_clock(table, &logged.key)?;
             }
-            Kind::Mask => {
-                let mut live = 0;
-                for (id, seq) in columns.iter().zip(entry.seq..) {
-                    let cell = clock.as_ref().filter(|c| c.is_alive()).and_then(|c| c.cell(*id));
-                    if cell.is_some_and(|c| record.is_at(&c.stamp, seq)) {
-                        live += 1;
-                        // Each by itself: a mask's seqs run on, and there may be holes now.
-                        keep(Kind::Mask, seq, &[*id]);
-                    }
-                }
-                if live < columns.len() {
-                    out.dropped += 1;
-                }
+        }
+        for logged in batch.drain(..) {
+            keep_live(record, &logged, writer, out);
+            if writer.size() >= CHUNK_TARGET {
+                out.chunks.push(writer.take());
             }
-            _ => out.dropped += 1,
         }
         Ok(())
     }
@@ -178,5 +176,37 @@ impl Session {
         set.bind_int(3, if inline { 0 } else { rewritten.chunks.len() as i64 })?;
         set.bind_int(4, record.flags & !flags::WHOLE)?;
         set.execute()
+    }
+}
+
+/// Copies what still lives of an entry.
+fn keep_live(record: &Record, logged: &Logged, writer: &mut ChunkWriter, out: &mut Rewritten) {
+    let (entry, clock) = (&logged.entry, logged.clock.as_ref());
+    let mut keep = |kind, seq, columns: &[u32]| {
+        writer.push(kind, entry.table, &logged.key, seq, columns);
+        out.kept += 1;
+    };
+    match entry.kind {
+        // An archived table's entries wait with it (X3).
+        _ if logged.table.is_none() => keep(entry.kind, entry.seq, &logged.columns),
+        Kind::Base | Kind::Rebase if record.is_base(entry, clock) => keep(entry.kind, entry.seq, &[]),
+        // Another base has taken over, but the '-1' row is still this write's.
+        Kind::Rebase if record.is_life(entry, clock) => keep(Kind::Sentinel, entry.seq, &[]),
+        Kind::Tombstone | Kind::Sentinel if record.is_life(entry, clock) => keep(entry.kind, entry.seq, &[]),
+        Kind::Mask => {
+            let mut live = 0;
+            for (id, seq) in logged.columns.iter().zip(entry.seq..) {
+                let cell = clock.filter(|c| c.is_alive()).and_then(|c| c.cell(*id));
+                if cell.is_some_and(|c| record.is_at(&c.stamp, seq)) {
+                    live += 1;
+                    // Each by itself: a mask's seqs run on, and there may be holes now.
+                    keep(Kind::Mask, seq, &[*id]);
+                }
+            }
+            if live < logged.columns.len() {
+                out.dropped += 1;
+            }
+        }
+        _ => out.dropped += 1,
     }
 }
