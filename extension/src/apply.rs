@@ -4,12 +4,12 @@
 
 use crate::catalog::Table;
 use crate::rows::bind_key;
-use crate::session::{MergingRow, Session, Sql};
+use crate::session::{Session, Sql};
 use crate::sqlite::{Error, Result};
 use starling_crdt::decide::{decide, Decision, Incoming, IncomingKind, LocalValues};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
-use starling_crdt::{Value, ValueRef};
+use starling_crdt::{SiteId, Value, ValueRef};
 use std::cell::{OnceCell, RefCell};
 
 /// An entry for the log, under the dot of its stamp.
@@ -87,11 +87,12 @@ impl LocalValues for LocalRow<'_> {
     }
 
     fn author_is_larger(&self, a: &Stamp, b: Option<&Stamp>) -> bool {
-        let site = |s: &Stamp| match s.author {
-            0 => self.session.origin_of(s.origin).map(|(origin, _)| origin.site).ok(),
-            row => self.session.site_of_row(row).ok(),
-        };
-        site(a) > b.and_then(site)
+        let compare =
+            || -> Result<bool> { Ok(self.session.author_site(self, Some(a))? > self.session.author_site(self, b)?) };
+        compare().unwrap_or_else(|e| {
+            self.failed.replace(Some(e));
+            false
+        })
     }
 }
 
@@ -177,19 +178,58 @@ impl Session {
     }
 
     /// Runs one write to a CRR as the merge's own, so that its triggers' touches of the row are not taken for local
-    /// changes. A user's trigger that wrote the row once more is overruled (X10).
-    fn as_merge(&self, table: &Table, key: &[u8], expected: u32, write: impl Fn() -> Result<()>) -> Result<()> {
-        let outer = self.merging.replace(Some(MergingRow { table: table.info.id, key: key.to_vec(), touches: 0 }));
+    /// changes. Returns how many touches of the row there were: another number than the write itself makes means that a
+    /// user's trigger had a hand in it.
+    fn as_merge(&self, table: &Table, key: &[u8], write: impl FnOnce() -> Result<()>) -> Result<u32> {
+        let outer = {
+            let mut merging = self.merging.borrow_mut();
+            let outer = merging.take();
+            // The key's buffer is used again from row to row.
+            let mut row = outer.is_none().then(|| self.merging_buffer.take()).unwrap_or_default();
+            row.table = table.info.id;
+            row.key.clear();
+            row.key.extend_from_slice(key);
+            row.touches = 0;
+            *merging = Some(row);
+            outer
+        };
         let result = write();
-        let seen = self.merging.replace(outer).map_or(0, |m| m.touches);
-        result?;
-        if seen > expected {
-            let before = self.db.set_triggers_enabled(false)?;
-            let result = write();
-            self.db.set_triggers_enabled(before)?;
-            result?;
+        let row = self.merging.replace(outer);
+        let seen = row.as_ref().map_or(0, |m| m.touches);
+        self.merging_buffer.set(row.unwrap_or_default());
+        result.map(|()| seen)
+    }
+
+    /// Runs a write without any trigger, to overrule what a user's trigger made of the merged row (X10).
+    fn without_triggers<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = self.db.set_triggers_enabled(false)?;
+        let result = write();
+        self.db.set_triggers_enabled(before)?;
+        result
+    }
+
+    fn run_update(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)], columns: &[usize]) -> Result<()> {
+        let mut update = self.of_columns(table, false, columns)?;
+        bind_key(&mut update, table, key)?;
+        for (i, (_, value)) in cells.iter().enumerate() {
+            update.bind_value(table.info.keys.len() + 1 + i, *value)?;
         }
-        Ok(())
+        update.execute()
+    }
+
+    fn run_insert(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)], columns: &[usize]) -> Result<()> {
+        let mut insert = self.of_columns(table, true, columns)?;
+        bind_key(&mut insert, table, key)?;
+        for (i, (_, value)) in cells.iter().enumerate() {
+            insert.bind_value(table.info.keys.len() + 1 + i, *value)?;
+        }
+        insert.execute()
+    }
+
+    fn run_delete(&self, table: &Table, key: &[u8]) -> Result<()> {
+        let mut delete = self.of_table(Sql::DeleteRow, table)?;
+        bind_key(&mut delete, table, key)?;
+        delete.execute()
     }
 
     /// Updates cells of a visible row.
@@ -202,85 +242,109 @@ impl Session {
         let mut words: Vec<usize> = columns.iter().map(word).collect();
         words.sort_unstable();
         words.dedup();
-        self.as_merge(table, key, words.len() as u32, || {
-            let mut update = self.of_columns(table, false, &columns)?;
-            bind_key(&mut update, table, key)?;
-            for (i, (_, value)) in cells.iter().enumerate() {
-                update.bind_value(table.info.keys.len() + 1 + i, *value)?;
-            }
-            update.execute()
-        })
+        let seen = match self.as_merge(table, key, || self.run_update(table, key, cells, &columns)) {
+            Err(e) if failed_in_place(&e) && self.row_has(table, key, cells)? => 0,
+            other => other?,
+        };
+        if seen as usize != words.len() {
+            self.force(table, key, cells, &columns)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a row holds these values already.
+    fn row_has(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<bool> {
+        let values = self.row_values(table, key)?;
+        Ok(values.is_some_and(|v| cells.iter().all(|(i, new)| v.get(*i).is_some_and(|old| old.as_ref() == *new))))
     }
 
     /// Inserts a row that was not there.
     pub fn insert_cells(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
         let columns: Vec<usize> = cells.iter().map(|c| c.0).collect();
-        let outer = self.merging.replace(Some(MergingRow { table: table.info.id, key: key.to_vec(), touches: 0 }));
-        let result = (|| {
-            let mut insert = self.of_columns(table, true, &columns)?;
-            bind_key(&mut insert, table, key)?;
-            for (i, (_, value)) in cells.iter().enumerate() {
-                insert.bind_value(table.info.keys.len() + 1 + i, *value)?;
-            }
-            insert.execute()
-        })();
-        let seen = self.merging.replace(outer).map_or(0, |m| m.touches);
-        result?;
-        if seen > 1 {
-            let before = self.db.set_triggers_enabled(false)?;
-            let result = self.update_cells(table, key, cells);
-            self.db.set_triggers_enabled(before)?;
-            result?;
+        let seen = match self.as_merge(table, key, || self.run_insert(table, key, cells, &columns)) {
+            Err(e) if failed_in_place(&e) && self.row_exists(table, key)? => 0,
+            other => other?,
+        };
+        if seen != 1 {
+            self.force(table, key, cells, &columns)?;
         }
         Ok(())
     }
 
-    /// Inserts a row whose key was never seen, all columns given; `false` if the key is taken.
+    /// Makes the row be there with these cells, whatever triggers say.
+    fn force(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)], columns: &[usize]) -> Result<()> {
+        self.without_triggers(|| {
+            if !self.row_exists(table, key)? {
+                self.run_insert(table, key, cells, columns)
+            } else if cells.is_empty() {
+                Ok(())
+            } else {
+                self.run_update(table, key, cells, columns)
+            }
+        })
+    }
+
+    /// Inserts a row whose key was never seen, all columns given; `false` if the key is taken or a trigger had a hand in it.
     pub fn insert_fresh(
         &self,
         table: &Table,
         key: &[u8],
         values: &[starling_crdt::value::Encoded<'_>],
     ) -> Result<bool> {
-        {
-            let mut merging = self.merging.borrow_mut();
-            let row = merging.get_or_insert_with(MergingRow::default);
-            row.table = table.info.id;
-            row.key.clear();
-            row.key.extend_from_slice(key);
-            row.touches = 0;
-        }
-        let result = (|| {
+        let seen = self.as_merge(table, key, || {
             let mut insert = self.of_table(Sql::InsertAll, table)?;
             bind_key(&mut insert, table, key)?;
             for (i, value) in values.iter().enumerate() {
                 insert.bind_value(table.info.keys.len() + 1 + i, value.value())?;
             }
             insert.execute()
-        })();
-        let seen = self.merging.replace(None).map_or(0, |m| m.touches);
-        result?;
+        });
+        let seen = match seen {
+            // Ours if the log knows nothing of it, else a row that was there.
+            Err(e) if failed_in_place(&e) && self.row_exists(table, key)? => {
+                if self.base_stamp(table, key)?.is_some() {
+                    return Ok(false);
+                }
+                2
+            }
+            other => other?,
+        };
         if seen > 1 {
             let cells: Vec<(usize, ValueRef<'_>)> = values.iter().enumerate().map(|(i, v)| (i, v.value())).collect();
-            let before = self.db.set_triggers_enabled(false)?;
-            let result = self.update_cells(table, key, &cells);
-            self.db.set_triggers_enabled(before)?;
-            result?;
+            let columns: Vec<usize> = (0..values.len()).collect();
+            self.force(table, key, &cells, &columns)?;
         }
         Ok(seen > 0)
     }
 
     /// Deletes a visible row.
     pub fn delete_row(&self, table: &Table, key: &[u8]) -> Result<()> {
-        let outer = self.merging.replace(Some(MergingRow { table: table.info.id, key: key.to_vec(), touches: 0 }));
-        let result = (|| {
-            let mut delete = self.of_table(Sql::DeleteRow, table)?;
-            bind_key(&mut delete, table, key)?;
-            delete.execute()
-        })();
-        self.merging.replace(outer);
-        result
+        let seen = self.as_merge(table, key, || self.run_delete(table, key))?;
+        if seen != 1 {
+            self.without_triggers(|| self.run_delete(table, key))?;
+        }
+        Ok(())
     }
+
+    /// The site of a cell's author, as ties between equal values compare it. A cell that the clock does not list is the
+    /// base's, which only the log knows for a first lifetime.
+    fn author_site(&self, local: &LocalRow<'_>, stamp: Option<&Stamp>) -> Result<Option<SiteId>> {
+        let stamp = match (stamp, local.clock.as_ref().and_then(|c| c.life)) {
+            (Some(stamp), _) => Some(*stamp),
+            (None, Some(life)) => Some(life),
+            (None, None) => self.base_stamp(local.table, local.key)?,
+        };
+        let Some(stamp) = stamp else { return Ok(None) };
+        Ok(Some(match stamp.author {
+            0 => self.origin_of(stamp.origin)?.0.site,
+            row => self.site_of_row(row)?,
+        }))
+    }
+}
+
+/// RAISE(FAIL) ends a statement and leaves what it had done: the merge goes on as if the trigger had not spoken.
+fn failed_in_place(e: &Error) -> bool {
+    e.code == crate::sqlite::codes::CONSTRAINT_TRIGGER
 }
 
 /// A row is shown as a function of merged state alone: alive, born, and no required cell absent (X5).

@@ -159,7 +159,8 @@ impl Session {
         if odd {
             self.check_real_key(tag.table, values, tag.packed)?;
         }
-        if self.journal.borrow().is_full() {
+        // In the middle of a merge its own record is open: the flush waits for its end.
+        if self.journal.borrow().is_full() && self.merging.borrow().is_none() {
             self.flush()?;
         }
         Ok(())

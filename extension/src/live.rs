@@ -62,6 +62,26 @@ impl Session {
         Ok(())
     }
 
+    /// The base of a row in its first lifetime, which no clock names: the log is searched.
+    pub fn base_stamp(&self, table: &Table, key: &[u8]) -> Result<Option<Stamp>> {
+        let clock = self.get_clock(table, key)?;
+        let mut last = 0u64;
+        while let Some(record) = self.record_after(last)? {
+            last = record.db_version;
+            for n in 0..=record.chunks {
+                let chunk = if n == 0 { record.entries.clone() } else { record.chunk(self, n - 1)? };
+                let mut reader = ChunkReader::new(&chunk).map_err(|e| corrupt("a log chunk", e))?;
+                while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
+                    let named = entry.table.id == table.info.id && reader.key() == key;
+                    if named && record.is_base(&entry, clock.as_ref()) {
+                        return Ok(Some(record.stamp(entry.seq)));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// The first record above a db_version.
     pub fn record_after(&self, db_version: u64) -> Result<Option<Record>> {
         // The columns are those of RECORD_COLUMNS; a test holds the two together.

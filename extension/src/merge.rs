@@ -8,13 +8,16 @@ use crate::affinity::apply_affinity;
 use crate::apply::MergedEntry;
 use crate::catalog::Table;
 use crate::log::{flags, LogWriter, OpenRecord};
+use crate::schema::Affinity;
 use crate::session::Session;
 use crate::sqlite::{codes, Error, Result};
+use crate::tx::PartsSeen;
 use starling_crdt::changeset::{self, DotHeader, Header, Item, PartReader, Row, RowKind, TableDef};
 use starling_crdt::decide::{Incoming, IncomingCell, IncomingKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::Stamp;
 use starling_crdt::{DecodeError, Value};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -36,6 +39,8 @@ struct Merge<'s, 'a> {
     authors: Vec<u32>,
     tables: Vec<Known<'a>>,
     own: LogWriter<'s>,
+    /// The record was begun by an earlier part.
+    continued: bool,
     /// Entries of other dots, by dot index.
     others: BTreeMap<usize, Vec<(u32, MergedEntry, Vec<u8>)>>,
     changes: u64,
@@ -97,14 +102,15 @@ impl Session {
             self.check_predecessor(origin, header.dot.prev, header.dot.prev_token)?;
         }
         let in_order = !again && self.next_part(origin, version, header.part);
-        let record = match self.tx.borrow().foreign {
+        let continued = match self.tx.borrow().foreign {
             Some(open) if open.origin == origin && open.header.dot == header.dot.dot && header.part > 0 => Some(open),
             _ => None,
         };
-        let record = match record {
+        let record = match continued {
             Some(open) => open,
             None => self.open_foreign(&header.dot, origin, if header.group { flags::GROUP } else { 0 })?,
         };
+        let continued = continued.is_some();
         let mut merge = Merge {
             session: self,
             header,
@@ -112,6 +118,7 @@ impl Session {
             authors: Vec::new(),
             tables: Vec::new(),
             own: LogWriter::new(self, record),
+            continued,
             others: BTreeMap::new(),
             changes: 0,
             all_won: header.claimable && in_order,
@@ -127,15 +134,30 @@ impl Session {
     fn next_part(&self, origin: u32, version: u64, part: u64) -> bool {
         let mut tx = self.tx_mut();
         let expected = match tx.parts {
-            Some((o, v, next)) if o == origin && v == version => next,
+            Some(seen) if seen.origin == origin && seen.version == version => seen.next,
             _ => 0,
         };
         if part == expected {
-            tx.parts = Some((origin, version, part + 1));
+            let whole = part == 0 || tx.parts.is_some_and(|seen| seen.whole);
+            tx.parts = Some(PartsSeen { origin, version, next: part + 1, whole });
             true
         } else {
             tx.parts = None;
             false
+        }
+    }
+}
+
+impl Session {
+    /// Notes whether everything that the parts so far named was taken; returns whether that holds for all of them.
+    fn parts_stay_whole(&self, whole: bool) -> bool {
+        let mut tx = self.tx_mut();
+        match &mut tx.parts {
+            Some(seen) => {
+                seen.whole &= whole;
+                seen.whole
+            }
+            None => false,
         }
     }
 }
@@ -200,11 +222,20 @@ impl<'a> Merge<'_, 'a> {
             return Ok(());
         };
         let (table, clocks) = (Rc::clone(table), known.clocks);
+        let key = match canonical_key(&table, row.key) {
+            Ok(key) => key,
+            Err(why) => {
+                self.aside.push((table.info.name.clone(), why));
+                self.all_won = false;
+                return Ok(());
+            }
+        };
+        let key: &[u8] = &key;
         if let RowKind::Uniform { seq, values } = &row.kind {
-            if known.same_columns && !clocks && self.fresh_row(&table, row.key, values)? {
+            if known.same_columns && !clocks && self.fresh_row(&table, key, values)? {
                 let entry = Stamp { seq: *seq, ..self.stamp(&changeset::Stamp { dot: 0, author: None, seq: 0 }) };
                 self.changes += table.column_ids.len().max(1) as u64;
-                self.own.push(Kind::Base, table.info.log_ref(), row.key, entry.seq, &[])?;
+                self.own.push(Kind::Base, table.info.log_ref(), key, entry.seq, &[])?;
                 return Ok(());
             }
         }
@@ -227,7 +258,7 @@ impl<'a> Merge<'_, 'a> {
                 })
                 .collect(),
         };
-        match self.session.merge_row(&table, row.key, &incoming, clocks) {
+        match self.session.merge_row(&table, key, &incoming, clocks) {
             Ok(applied) => {
                 self.changes += applied.changes;
                 self.all_won &= applied.all_won && !unknown_column;
@@ -236,9 +267,9 @@ impl<'a> Merge<'_, 'a> {
                         known.clocks = true;
                     }
                 }
-                self.log(&table, row.key, applied.entries)
+                self.log(&table, key, applied.entries)
             }
-            Err(e) if e.primary() == codes::CONSTRAINT && self.still_open() => {
+            Err(e) if is_the_rows(&e) && self.still_open() => {
                 self.aside.push((table.info.name.clone(), e.message));
                 self.all_won = false;
                 Ok(())
@@ -255,7 +286,7 @@ impl<'a> Merge<'_, 'a> {
     /// Inserts a row that never existed here; `false` if its key is taken or a constraint refuses it.
     fn fresh_row(&self, table: &Table, key: &[u8], values: &[starling_crdt::value::Encoded<'_>]) -> Result<bool> {
         match self.session.insert_fresh(table, key, values) {
-            Err(e) if e.primary() == codes::CONSTRAINT && self.still_open() => Ok(false),
+            Err(e) if is_the_rows(&e) && self.still_open() => Ok(false),
             other => other,
         }
     }
@@ -324,12 +355,13 @@ impl<'a> Merge<'_, 'a> {
         if !self.aside.is_empty() {
             session.keep_aside(&self.header, &self.aside, bytes)?;
         }
-        let first = self.header.part == 0;
-        let whole = self.all_won && self.header.last && (first || self.own.record.flags & flags::WHOLE != 0);
-        // While parts are still to come, the flag says "so far".
-        let so_far = self.all_won && (first || self.own.record.flags & flags::WHOLE != 0);
-        let flag = if whole || (so_far && !self.header.last) { flags::WHOLE } else { 0 };
-        self.own.record.flags = (self.own.record.flags & !flags::WHOLE) | flag;
+        // A record is whole only when all parts are in it, in one transaction: until the last one it says nothing.
+        let continues = self.header.part == 0 || self.continued;
+        let whole = session.parts_stay_whole(self.all_won && continues);
+        self.own.record.flags &= !flags::WHOLE;
+        if whole && self.header.last {
+            self.own.record.flags |= flags::WHOLE;
+        }
         let others = std::mem::take(&mut self.others);
         let record = self.own.finish_if_any()?;
         session.tx_mut().foreign = record;
@@ -363,6 +395,47 @@ fn write_carried(
     }
     writer.finish()?;
     session.carry(ordinal, header.dot.version)
+}
+
+/// The key as this table's key columns store it, so that '1', 1 and 1.0 are one row where SQLite makes them one (E12).
+pub fn canonical_key<'k>(table: &Table, bytes: &'k [u8]) -> std::result::Result<Cow<'k, [u8]>, String> {
+    let columns = starling_crdt::key::decode(bytes, table.info.keys.len()).map_err(|e| e.to_string())?;
+    let mut stored = Vec::with_capacity(columns.len());
+    for (column, key) in columns.iter().zip(&table.info.keys) {
+        let value = apply_affinity(column.value(), key.affinity);
+        match value {
+            Value::Null => return Err("a key column is NULL".to_string()),
+            Value::Real(_) if key.affinity != Affinity::Real && !starling_crdt::key::is_canonical(value.as_ref()) => {
+                return Err("a REAL key equals an integer".to_string());
+            }
+            Value::Integer(_) => {}
+            _ if table.info.int_key => return Err("the key is not an integer here".to_string()),
+            _ => {}
+        }
+        stored.push(value);
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    starling_crdt::key::encode(stored.iter().map(Value::as_ref), &mut out);
+    Ok(if out == bytes { Cow::Borrowed(bytes) } else { Cow::Owned(out) })
+}
+
+/// Whether an error is the row's doing (a constraint, a type, a user's trigger) and not the machine's.
+fn is_the_rows(e: &Error) -> bool {
+    !matches!(
+        e.primary(),
+        codes::NOMEM
+            | codes::FULL
+            | codes::IOERR
+            | codes::BUSY
+            | codes::LOCKED
+            | codes::INTERRUPT
+            | codes::CORRUPT
+            | codes::READONLY
+            | codes::CANTOPEN
+            | codes::PROTOCOL
+            | codes::NOTADB
+            | codes::PERM
+    )
 }
 
 /// Column indices that a row entry names.

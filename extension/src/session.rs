@@ -65,6 +65,8 @@ pub struct Session {
     pub tx: RefCell<TxState>,
     /// The row that a merge is writing: its touches are the merge's own.
     pub merging: RefCell<Option<MergingRow>>,
+    /// What `merging` uses again from row to row.
+    pub(crate) merging_buffer: Cell<MergingRow>,
     pub(crate) random: Cell<u64>,
 }
 
@@ -110,6 +112,7 @@ impl Session {
             journal: RefCell::default(),
             tx: RefCell::default(),
             merging: RefCell::new(None),
+            merging_buffer: Cell::default(),
             random: Cell::new(u64::from_le_bytes(seed) | 1),
         }
     }

@@ -25,8 +25,8 @@ pub struct TxState {
     pub rows_impacted: i64,
     /// The newest log record.
     pub tail: Option<Tail>,
-    /// Parts of a changeset seen so far in this transaction: (origin ordinal, version, next part).
-    pub parts: Option<(u32, u64, u64)>,
+    /// Parts of a changeset seen so far in this transaction.
+    pub parts: Option<PartsSeen>,
     /// A merge failed half-way: the transaction must be rolled back.
     pub poisoned: bool,
     /// This connection has compared the boot id.
@@ -117,4 +117,17 @@ pub struct NineEntry {
     pub seq: u64,
     /// The column it names.
     pub columns: Vec<u32>,
+}
+
+/// How far a changeset of several parts has been merged in this transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct PartsSeen {
+    /// Ordinal of its origin.
+    pub origin: u32,
+    /// Its version.
+    pub version: u64,
+    /// The part that comes next.
+    pub next: u64,
+    /// Everything that the parts so far named was taken.
+    pub whole: bool,
 }

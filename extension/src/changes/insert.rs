@@ -3,6 +3,7 @@
 use super::column;
 use crate::affinity::apply_affinity;
 use crate::catalog::Table;
+use crate::merge::canonical_key;
 use crate::session::Session;
 use crate::sqlite::{codes, Args, Error, Result, ValueRef};
 use crate::tx::NineEntry;
@@ -96,6 +97,10 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
     key::encode(columns.iter().copied(), &mut bytes);
     let known = session.table_named(nine.table)?.filter(|t| t.info.keys.len() == columns.len());
     let Some(table) = known else { return aside(session, nine, &bytes, columns.len(), "no CRR of that name and key") };
+    let key = match canonical_key(&table, &bytes) {
+        Ok(key) => key,
+        Err(why) => return aside(session, nine, &bytes, columns.len(), &why),
+    };
     let tombstone = nine.cl.is_multiple_of(2);
     let sentinel = nine.cid == "-1";
     let position = table.info.columns.iter().position(|c| c.name == nine.cid);
@@ -117,7 +122,7 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
         .iter()
         .map(|c| IncomingCell { column: c.id, version: nine.col_version, stamp, value: value.as_ref() })
         .collect();
-    log_merge(session, &table, &bytes, &Incoming { cl: nine.cl, kind, cells })
+    log_merge(session, &table, &key, &Incoming { cl: nine.cl, kind, cells })
 }
 
 fn log_merge(session: &Session, table: &Rc<Table>, key: &[u8], incoming: &Incoming<'_>) -> Result<()> {

@@ -434,3 +434,112 @@ fn i2_the_log_stays_within_a_constant_factor_of_what_lives() {
     assert_eq!(c.changes(), s.changes());
     assert_eq!(c.vector(), s.vector());
 }
+
+#[test]
+fn i6_a_part_of_a_changeset_is_no_changeset_that_a_relay_may_hand_on() {
+    let (a, b, c) = (site(), site(), site());
+    a.exec("INSERT INTO t SELECT 'k' || value, hex(randomblob(100)), 1 FROM (WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c WHERE value < 4000) SELECT value FROM c)");
+    let (parts, _) = a.answer(&b.vector());
+    assert!(parts.len() > 2, "{} parts", parts.len());
+    b.merge(&parts[0].0).expect("it merges");
+    let (relayed, _) = b.answer(&c.vector());
+    assert!(relayed.iter().all(|p| !p.1), "half a changeset is offered as one that may be claimed");
+    for (part, _) in &relayed {
+        c.merge(part).expect("it merges");
+    }
+    c.pull(&a);
+    assert_eq!(c.changes(), a.changes());
+    b.exec("BEGIN IMMEDIATE");
+    for (part, _) in &parts {
+        b.merge(part).expect("it merges");
+    }
+    b.exec("COMMIT");
+    assert_eq!((b.changes(), b.vector()), (a.changes(), a.vector()));
+}
+
+#[test]
+fn e11_whatever_a_single_row_is_refused_for_the_stream_goes_on() {
+    let (a, b) = (Site::memory().with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)")]), Site::memory());
+    b.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)");
+    b.one::<String>("SELECT crsql_as_crr('t')");
+    a.exec("INSERT INTO t VALUES('text', 1, 1), ('7', 2, 2)");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT * FROM t"), ["7|2|2"]);
+    assert_eq!(b.one::<i64>("SELECT starling_aside()"), 1);
+    let c = site();
+    c.exec("CREATE TRIGGER boom AFTER INSERT ON t WHEN NEW.id = 'text' BEGIN SELECT RAISE(ABORT, 'not here'); END");
+    c.pull(&a);
+    assert_eq!(c.rows("SELECT id FROM t"), ["'7'"]);
+    // FAIL leaves in place what the statement did: there is nothing to put aside.
+    let d = site();
+    d.exec("CREATE TRIGGER boom AFTER INSERT ON t WHEN NEW.id = 'text' BEGIN SELECT RAISE(FAIL, 'not here'); END");
+    d.pull(&a);
+    assert_eq!(d.changes(), a.changes());
+}
+
+#[test]
+fn e12_a_key_is_one_row_however_its_type_is_written() {
+    let s = Site::memory().with(&[
+        ("n", "CREATE TABLE n(id INTEGER PRIMARY KEY, a)"),
+        ("x", "CREATE TABLE x(id TEXT NOT NULL PRIMARY KEY, a)"),
+    ]);
+    for (i, key) in ["1", "'1'", "1.0"].iter().enumerate() {
+        s.exec(&format!(
+            "INSERT INTO crsql_changes VALUES('n', crsql_pack_columns({key}), 'a', {i}, {}, 1, x'01', 1, 0)",
+            i + 1
+        ));
+    }
+    assert_eq!(s.rows("SELECT * FROM n"), ["1|2"]);
+    assert_eq!(s.rows("SELECT quote(pk), val FROM crsql_changes"), ["'X''010901'''|2"].map(|x| x.replace("''", "'")));
+    s.exec("INSERT INTO crsql_changes VALUES('x', crsql_pack_columns(5), 'a', 'v', 1, 2, x'01', 1, 0)");
+    assert_eq!(s.rows("SELECT id, a FROM x"), ["'5'|'v'"]);
+    assert_eq!(s.changes().len(), 2, "a merge was taken for a local write");
+}
+
+#[test]
+fn x10_triggers_that_undo_a_merge_are_overruled() {
+    let make = |trigger: &str| {
+        let s = site();
+        s.exec(trigger);
+        s
+    };
+    let a = site();
+    a.exec("INSERT INTO t VALUES('k', 1, 1), ('l', 1, 1)");
+    a.exec("DELETE FROM t WHERE id = 'l'");
+    for trigger in [
+        "CREATE TRIGGER x AFTER INSERT ON t BEGIN DELETE FROM t WHERE id = NEW.id; END",
+        "CREATE TRIGGER x BEFORE INSERT ON t BEGIN SELECT RAISE(IGNORE); END",
+        "CREATE TRIGGER x AFTER DELETE ON t BEGIN INSERT INTO t VALUES(OLD.id, 'again', 1); END",
+        "CREATE TRIGGER x BEFORE DELETE ON t BEGIN SELECT RAISE(IGNORE); END",
+        "CREATE TRIGGER x BEFORE UPDATE ON t BEGIN SELECT RAISE(IGNORE); END",
+    ] {
+        let b = make(trigger);
+        b.pull(&a);
+        assert_eq!(b.rows("SELECT * FROM t"), a.rows("SELECT * FROM t"), "{trigger}");
+        a.exec("UPDATE t SET a = a + 1; INSERT INTO t VALUES('m', 1, 1)");
+        b.pull(&a);
+        a.exec("DELETE FROM t WHERE id = 'm'");
+        b.pull(&a);
+        assert_eq!(b.rows("SELECT * FROM t"), a.rows("SELECT * FROM t"), "{trigger}");
+        assert_eq!(b.changes(), a.changes(), "{trigger}");
+        assert_eq!(b.vector(), a.vector(), "{trigger}");
+    }
+}
+
+#[test]
+fn with_merge_equal_values_the_larger_author_stays_everywhere() {
+    let sites = [site(), site(), site()];
+    for s in &sites {
+        s.one::<i64>("SELECT crsql_config_set('merge-equal-values', 1)");
+        s.exec("INSERT INTO t VALUES('seed', 1, 'x')");
+    }
+    for _ in 0..2 {
+        for (i, j) in [(0, 1), (2, 0), (1, 2), (0, 2), (1, 0), (2, 1)] {
+            sites[i].pull(&sites[j]);
+        }
+    }
+    let authors = |s: &Site| s.rows("SELECT cid, hex(site_id) FROM crsql_changes ORDER BY cid");
+    assert_eq!(authors(&sites[0]), authors(&sites[1]));
+    assert_eq!(authors(&sites[1]), authors(&sites[2]));
+    assert_eq!(sites[0].vector(), sites[2].vector());
+}
