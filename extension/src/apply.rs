@@ -4,7 +4,7 @@
 
 use crate::catalog::Table;
 use crate::rows::bind_key;
-use crate::session::{Session, Sql};
+use crate::session::{MergingRow, Session, Sql};
 use crate::sqlite::{Error, Result};
 use starling_crdt::decide::{decide, Decision, Incoming, IncomingKind, LocalValues};
 use starling_crdt::log_chunk::Kind;
@@ -185,7 +185,7 @@ impl Session {
             let mut merging = self.merging.borrow_mut();
             let outer = merging.take();
             // The key's buffer is used again from row to row.
-            let mut row = outer.is_none().then(|| self.merging_buffer.take()).unwrap_or_default();
+            let mut row = if outer.is_none() { self.merging_buffer.take() } else { MergingRow::default() };
             row.table = table.info.id;
             row.key.clear();
             row.key.extend_from_slice(key);

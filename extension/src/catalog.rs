@@ -101,7 +101,7 @@ impl Session {
 
     /// An active CRR by name.
     pub fn table_named(&self, name: &str) -> Result<Option<Rc<Table>>> {
-        let known = self.catalog.borrow().by_name.get(&name.to_lowercase()).copied();
+        let known = self.catalog.borrow().by_name.get(&name.to_ascii_lowercase()).copied();
         if let Some(id) = known {
             return self.table(id);
         }
@@ -138,7 +138,7 @@ impl Session {
         info.columns.retain(|c| c.id != 0);
         let table = Rc::new(Table::new(info));
         let mut catalog = self.catalog.borrow_mut();
-        catalog.by_name.insert(table.info.name.to_lowercase(), table.info.id);
+        catalog.by_name.insert(table.info.name.to_ascii_lowercase(), table.info.id);
         catalog.by_id.insert(table.info.id, Rc::clone(&table));
         Ok(Some(table))
     }

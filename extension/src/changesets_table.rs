@@ -17,7 +17,8 @@ pub struct ChangesetsTable {
 pub struct ChangesetsCursor {
     have: Vector,
     after: u64,
-    local_only: bool,
+    /// Only this site's own dots, or only those of others.
+    local: Option<bool>,
     encoder: Option<RecordEncoder>,
     part: Vec<u8>,
     last: bool,
@@ -93,7 +94,7 @@ impl VTabCursor for ChangesetsCursor {
                         .map_err(|e| Error::msg(format!("starling_changesets: the vector cannot be read: {e}")))?;
                 }
                 ('a', ValueRef::Integer(v)) => self.after = u64::try_from(v).unwrap_or(0),
-                ('l', ValueRef::Integer(v)) => self.local_only = v != 0,
+                ('l', ValueRef::Integer(v)) => self.local = Some(v != 0),
                 _ => return Err(Error::msg("starling_changesets(have BLOB, after INTEGER): wrong type of argument")),
             }
         }
@@ -162,7 +163,7 @@ impl ChangesetsCursor {
             self.part.clear();
             let (origin, _) = session.origin_of(record.origin)?;
             let local = record.origin == session.meta()?.origin && record.version == record.db_version;
-            let skip = (self.local_only && !local) || self.have.claims(&origin, record.version);
+            let skip = self.local.is_some_and(|wanted| wanted != local) || self.have.claims(&origin, record.version);
             self.encoder = if skip { None } else { Some(RecordEncoder::new(session, record)?) };
         }
     }
@@ -171,7 +172,7 @@ impl ChangesetsCursor {
     fn advance_aside(&mut self, session: &crate::session::Session) -> Result<()> {
         self.encoder = None;
         self.aside = None;
-        while !self.local_only {
+        while self.local != Some(true) {
             let Some((id, part)) = session.aside_after(self.aside_after)? else { break };
             self.aside_after = id;
             let header = *PartReader::new(&part).map_err(|e| corrupt("crsql_aside", e))?.header();

@@ -97,15 +97,16 @@ impl Session {
         Ok(())
     }
 
-    /// Drops the triggers that are ours, whatever columns they were made for.
+    /// Drops the triggers that are ours, whatever columns they were made for and whatever the table was called then.
     fn disarm(&self, info: &TableInfo) -> Result<()> {
-        let prefix = sqlgen::trigger_prefix(&info.name);
         let mut names = Vec::new();
         {
             let mut all = self.db.prepare_transient(
-                "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1",
+                "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(?1) \
+                 AND name LIKE '%\\_\\_crsql\\_%' ESCAPE '\\' AND instr(sql, ?2) > 0",
             )?;
-            all.bind_text(1, &prefix)?;
+            all.bind_text(1, &info.name)?;
+            all.bind_text(2, sqlgen::JOURNAL)?;
             while all.step()? {
                 names.push(schema::text(all.column_text(0)));
             }

@@ -143,7 +143,10 @@ impl Session {
                 let replace = replace || self.was_overwritten(values, tag.packed);
                 (TouchKind::Insert { replace, moved: false }, columns.max(1))
             }
-            TagOp::Move => (TouchKind::Insert { replace, moved: true }, columns + 1),
+            TagOp::Move => {
+                let replace = replace || self.was_overwritten(values, tag.packed);
+                (TouchKind::Insert { replace, moved: true }, columns + 1)
+            }
             TagOp::Delete => (TouchKind::Delete, 1),
             TagOp::Update if mask == 0 => return Ok(()),
             TagOp::Update => (TouchKind::Update { word: tag.word, mask }, u64::from(mask.count_ones())),

@@ -133,7 +133,13 @@ impl Session {
     }
 
     /// Starts a record for a foreign dot, under a db_version of its own.
+    ///
+    /// A dot of this very origin that is newer than the newest known here means that commits were lost: what is written
+    /// from now on must not lie among them, so the site goes on in a new epoch (S1).
     pub fn open_foreign(&self, header: &DotHeader, origin: u32, flags: i64) -> Result<OpenRecord> {
+        if origin == self.meta()?.origin && header.dot.version > self.tail()?.last_local {
+            self.new_epoch()?;
+        }
         let tail = self.tail()?;
         let db_version = tail.db_version + 1;
         if db_version > MAX_VERSION {

@@ -58,6 +58,8 @@ impl Session {
         }
         drop(foreign);
         self.atomically(|| {
+            // A rollback must be told, or we go on believing that the tables are there.
+            self.join_transaction()?;
             self.db.exec(include_str!("../../sql/extension/schema.sql"))?;
             self.db.exec(&format!(
                 "INSERT OR IGNORE INTO main.crsql_master VALUES('crsql_version', 1600), \
@@ -241,6 +243,20 @@ impl Session {
             return Err(corrupt("crsql_site", format!("row {row} is missing")));
         }
         SiteId::from_slice(find.column_blob(0)).ok_or_else(|| corrupt("crsql_site", "an id is too long"))
+    }
+
+    /// The ordinal of an origin, where it has one.
+    pub fn known_ordinal(&self, origin: &Origin) -> Result<Option<u32>> {
+        let mut find = self.fixed(
+            "SELECT o.ordinal FROM main.crsql_origin AS o JOIN main.crsql_site AS s ON s.id = o.site \
+             WHERE s.site_id = ?1 AND o.epoch = ?2",
+        )?;
+        find.bind_blob(1, origin.site.0.as_slice())?;
+        find.bind_int(2, origin.epoch.cast_signed())?;
+        if !find.step()? {
+            return Ok(None);
+        }
+        u32::try_from(find.column_int(0)).map(Some).map_err(|e| corrupt("crsql_origin", e))
     }
 
     /// The ordinal of an origin, made if it is new.

@@ -17,10 +17,18 @@ use std::rc::Rc;
 pub struct RecordEncoder {
     record: Record,
     header: DotHeader,
-    /// Next chunk; 0 is the one in the record itself.
-    chunk: u64,
+    at: Position,
     part: u64,
     done: bool,
+}
+
+/// How far a record was encoded.
+#[derive(Clone, Copy, Default)]
+struct Position {
+    /// Next chunk; 0 is the one in the record itself.
+    chunk: u64,
+    /// Entries of that chunk that went into the parts before.
+    entry: usize,
 }
 
 struct Part<'s> {
@@ -39,7 +47,7 @@ impl RecordEncoder {
     /// Starts with a record.
     pub fn new(session: &Session, record: Record) -> Result<Self> {
         let header = record.header(session)?;
-        Ok(Self { record, header, chunk: 0, part: 0, done: false })
+        Ok(Self { record, header, at: Position::default(), part: 0, done: false })
     }
 
     /// The record.
@@ -80,18 +88,10 @@ impl RecordEncoder {
             tables: BTreeMap::new(),
             rows: 0,
         };
-        while self.chunk <= self.record.chunks && part.writer.size() < PART_TARGET {
-            let bytes = match self.chunk {
-                0 => self.record.entries.clone(),
-                n => self.record.chunk(session, n - 1)?,
-            };
-            self.chunk += 1;
-            let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
-            while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
-                part.entry(&entry, reader.key(), reader.columns())?;
-            }
+        while self.at.chunk <= self.record.chunks && part.writer.size() < PART_TARGET {
+            part.fill(&mut self.at)?;
         }
-        let last = self.chunk > self.record.chunks;
+        let last = self.at.chunk > self.record.chunks;
         self.done = last;
         self.part += 1;
         Ok(Some((part.writer.finish(last), last)))
@@ -99,6 +99,29 @@ impl RecordEncoder {
 }
 
 impl Part<'_> {
+    /// Encodes the next chunk, or as much of it as the part has room for: rows may be large.
+    fn fill(&mut self, at: &mut Position) -> Result<()> {
+        let bytes = match at.chunk {
+            0 => self.record.entries.clone(),
+            n => self.record.chunk(self.session, n - 1)?,
+        };
+        let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
+        let mut n = 0;
+        while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
+            n += 1;
+            if n <= at.entry {
+                continue;
+            }
+            if self.writer.size() >= PART_TARGET {
+                return Ok(());
+            }
+            self.entry(&entry, reader.key(), reader.columns())?;
+            at.entry = n;
+        }
+        *at = Position { chunk: at.chunk + 1, entry: 0 };
+        Ok(())
+    }
+
     fn entry(&mut self, entry: &Entry, key: &[u8], columns: &[u32]) -> Result<()> {
         let Some((index, table, clocks)) = self.table(entry.table.id)? else { return Ok(()) };
         let clock = if clocks { self.session.get_clock(&table, key)? } else { None };

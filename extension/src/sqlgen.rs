@@ -36,7 +36,7 @@ pub enum TagOp {
     Update,
     /// The new key of a key update
     Move,
-    /// BEFORE INSERT over an existing row, on tables whose own schema says ON CONFLICT REPLACE
+    /// BEFORE an insert or a key update over an existing row, on tables whose own schema says ON CONFLICT REPLACE
     Overwrite,
 }
 
@@ -182,6 +182,8 @@ pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
     if table.replaces_by_schema {
         let template = include_str!("../../sql/extension/trigger_before_insert.sql");
         out.push(make("before".into(), template, tag(TagOp::Overwrite, 0), "", ""));
+        let template = include_str!("../../sql/extension/trigger_before_update.sql");
+        out.push(make("before_move".into(), template, tag(TagOp::Overwrite, 0), "", ""));
     }
     out
 }

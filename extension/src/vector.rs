@@ -203,8 +203,12 @@ impl Session {
             let own = origin.site == meta.site && origin.epoch == meta.epoch;
             let ordinal = self.ordinal(origin)?;
             for &(lo, hi) in state.claimed.ranges() {
-                if own && hi <= self.tail()?.last_local {
-                    continue;
+                if own && self.meta()?.epoch == origin.epoch {
+                    if hi <= self.tail()?.last_local {
+                        continue;
+                    }
+                    // Dots of ours that we do not know were lost here: never again under that epoch (S1).
+                    self.new_epoch()?;
                 }
                 let token = if Some(hi) == state.claimed.max() { state.head_token } else { 0 };
                 self.claim(ordinal, lo, hi, token)?;
@@ -218,7 +222,7 @@ impl Session {
     pub fn check_vector(&self, vector: &Vector) -> Result<Option<String>> {
         for (origin, state) in &vector.origins {
             let Some(head) = state.claimed.max().filter(|_| state.head_token != 0) else { continue };
-            let ordinal = self.ordinal(origin)?;
+            let Some(ordinal) = self.known_ordinal(origin)? else { continue };
             let ours = self.token_of(ordinal, head)?;
             if ours != 0 && ours != state.head_token {
                 return Ok(Some(format!("site {} epoch {:016x} version {head}", origin.site, origin.epoch)));
