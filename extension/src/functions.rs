@@ -31,6 +31,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_sha", 0, SAFE, sha),
     ("starling_version", 0, SAFE, version),
     ("starling_vector", 0, SAFE, vector),
+    ("starling_answer_vector", 0, SAFE, answer_vector),
     ("starling_merge", 1, DIRECT, merge),
     ("starling_claim", 1, DIRECT, claim),
     ("starling_check", 1, DIRECT, check),
@@ -171,6 +172,15 @@ fn vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     session.refresh()?;
     session.flush()?;
     Ok(Output::Blob(session.vector()?.encode()))
+}
+
+fn answer_vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    if !session.has_schema()? {
+        return Ok(Output::Blob(Vector::default().encode()));
+    }
+    session.refresh()?;
+    session.flush()?;
+    Ok(Output::Blob(session.answer_vector()?.encode()))
 }
 
 fn blob<'a>(args: &Args<'a>, function: &str, what: &str) -> Result<&'a [u8]> {

@@ -19,6 +19,8 @@ pub struct RecordEncoder {
     header: DotHeader,
     at: Position,
     part: u64,
+    /// Entries of a table that is not here (any more) were left out.
+    left_out: bool,
     done: bool,
 }
 
@@ -41,13 +43,14 @@ struct Part<'s> {
     authors: BTreeMap<u32, usize>,
     tables: BTreeMap<u32, Option<(usize, Rc<Table>, bool)>>,
     rows: u64,
+    left_out: bool,
 }
 
 impl RecordEncoder {
     /// Starts with a record.
     pub fn new(session: &Session, record: Record) -> Result<Self> {
         let header = record.header(session)?;
-        Ok(Self { record, header, at: Position::default(), part: 0, done: false })
+        Ok(Self { record, header, at: Position::default(), part: 0, left_out: false, done: false })
     }
 
     /// The record.
@@ -62,7 +65,7 @@ impl RecordEncoder {
 
     /// Whether the changeset may be claimed.
     pub fn claimable(&self) -> bool {
-        self.record.flags & flags::WHOLE != 0
+        self.record.flags & flags::WHOLE != 0 && !self.left_out
     }
 
     /// The next part and whether it is the last; `None` after that.
@@ -87,6 +90,7 @@ impl RecordEncoder {
             authors: BTreeMap::new(),
             tables: BTreeMap::new(),
             rows: 0,
+            left_out: false,
         };
         while self.at.chunk <= self.record.chunks && part.writer.size() < PART_TARGET {
             part.fill(&mut self.at)?;
@@ -94,6 +98,11 @@ impl RecordEncoder {
         let last = self.at.chunk > self.record.chunks;
         self.done = last;
         self.part += 1;
+        self.left_out |= part.left_out;
+        if self.left_out {
+            // Whoever claimed it would never ask for what this database cannot give (X3).
+            part.writer.not_claimable();
+        }
         Ok(Some((part.writer.finish(last), last)))
     }
 }
@@ -123,7 +132,10 @@ impl Part<'_> {
     }
 
     fn entry(&mut self, entry: &Entry, key: &[u8], columns: &[u32]) -> Result<()> {
-        let Some((index, table, clocks)) = self.table(entry.table.id)? else { return Ok(()) };
+        let Some((index, table, clocks)) = self.table(entry.table.id)? else {
+            self.left_out = true;
+            return Ok(());
+        };
         let clock = if clocks { self.session.get_clock(&table, key)? } else { None };
         let live_base = self.record.is_base(entry, clock.as_ref());
         match (entry.kind, clock) {

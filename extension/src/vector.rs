@@ -58,12 +58,23 @@ impl Session {
             add.bind_int(4, head.1.cast_signed())?;
             add.execute()?;
         }
+        self.leave_lost_epoch(origin, hi)?;
         let mut carried =
             self.fixed("DELETE FROM main.crsql_carried WHERE origin = ?1 AND version BETWEEN ?2 AND ?3")?;
         carried.bind_int(1, i64::from(origin))?;
         carried.bind_int(2, lo.cast_signed())?;
         carried.bind_int(3, hi.cast_signed())?;
         carried.execute()
+    }
+
+    /// Dots of this site itself beyond what it has: it went back (a restore, a power cut). It goes on in a new epoch, or
+    /// its next dots would be numbers that others hold already (S1).
+    fn leave_lost_epoch(&self, origin: u32, version: u64) -> Result<()> {
+        let ours = self.meta()?.origin == origin;
+        if ours && version > self.tail()?.last_local {
+            self.new_epoch()?;
+        }
+        Ok(())
     }
 
     /// Remembers that some cells of a dot are held without a claim.
@@ -74,7 +85,9 @@ impl Session {
         let mut add = self.fixed("INSERT OR IGNORE INTO main.crsql_carried(origin, version) VALUES(?1, ?2)")?;
         add.bind_int(1, i64::from(origin))?;
         add.bind_int(2, version.cast_signed())?;
-        add.execute()
+        add.execute()?;
+        drop(add);
+        self.leave_lost_epoch(origin, version)
     }
 
     /// The vector of this database as it stands.
@@ -105,6 +118,19 @@ impl Session {
             vector.origins.entry(origin).or_default().carried.insert(version, hash);
         }
         Ok(vector)
+    }
+
+    /// The vector that ends an answer: what its receiver may claim, having merged all of it. Nothing, where the log speaks
+    /// of tables that are not here any more, since the answer left them out (X3).
+    pub fn answer_vector(&self) -> Result<Vector> {
+        let left_out = self.int(
+            "SELECT EXISTS(SELECT 1 FROM main.crsql_table AS t WHERE active = 0 OR NOT EXISTS \
+             (SELECT 1 FROM main.sqlite_master AS m WHERE m.type = 'table' AND m.name = t.name))",
+        )?;
+        if left_out != 0 {
+            return Ok(Vector::default());
+        }
+        self.vector()
     }
 
     fn carried(&self) -> Result<Vec<(u32, u64)>> {

@@ -130,7 +130,7 @@ impl Site {
             .expect("it runs")
             .collect::<Result<_>>()
             .unwrap_or_else(|e| panic!("starling_changesets: {e}"));
-        let vector = self.vector();
+        let vector = self.one("SELECT starling_answer_vector()");
         drop(stmt);
         self.exec("COMMIT");
         (parts, vector)

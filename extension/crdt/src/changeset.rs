@@ -437,6 +437,13 @@ impl PartWriter {
         self.stamp(life);
     }
 
+    /// Something that the dot wrote is left out: the changeset may not be claimed after all.
+    pub fn not_claimable(&mut self) {
+        if let Some(flags) = self.out.get_mut(1) {
+            *flags &= !FLAG_CLAIMABLE;
+        }
+    }
+
     /// The finished bytes.
     #[must_use]
     pub fn finish(mut self, last: bool) -> Vec<u8> {

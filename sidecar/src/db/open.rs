@@ -189,6 +189,14 @@ pub fn read_vector_bytes(conn: &Connection) -> rusqlite::Result<Vec<u8>> {
     conn.prepare_cached("SELECT starling_vector()")?.query_row([], |r| r.get(0))
 }
 
+/// `starling_answer_vector()`: what the receiver of a whole answer may claim.
+///
+/// # Errors
+/// SQLite's.
+pub fn read_answer_vector(conn: &Connection) -> rusqlite::Result<Vec<u8>> {
+    conn.prepare_cached("SELECT starling_answer_vector()")?.query_row([], |r| r.get(0))
+}
+
 /// A number that cannot be negative.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Reading for others: answers to peers, each from one snapshot, and the small questions of the core.
 
-use super::open::{read_vector, read_vector_bytes, roll_back, Opener, ReadSnapshot, Role};
+use super::open::{read_answer_vector, read_vector, roll_back, Opener, ReadSnapshot, Role};
 use super::StoreEvent;
 use crate::limits::{READER_QUEUE, SERVE_STALL, SERVE_THREADS};
 use crate::mailbox::{Mailbox, Popped};
@@ -177,7 +177,7 @@ impl Reader {
     fn serve(&self, conn: &Connection, have: &Vector, mut to: Box<dyn AnswerTo>) -> Result<(), String> {
         let text = |e: rusqlite::Error| e.to_string();
         let snapshot = ReadSnapshot::begin(conn).map_err(text)?;
-        let vector = read_vector_bytes(conn).map_err(text)?;
+        let vector = read_answer_vector(conn).map_err(text)?;
         {
             let mut statement = conn.prepare_cached(SERVE).map_err(text)?;
             let mut rows = statement.query([have.encode()]).map_err(text)?;

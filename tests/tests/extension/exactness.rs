@@ -543,3 +543,37 @@ fn with_merge_equal_values_the_larger_author_stays_everywhere() {
     assert_eq!(authors(&sites[1]), authors(&sites[2]));
     assert_eq!(sites[0].vector(), sites[2].vector());
 }
+
+#[test]
+fn x3_a_relay_that_left_a_table_lets_nobody_claim_that_tables_dots() {
+    for leave in ["SELECT crsql_as_table('t')", "DROP TABLE t"] {
+        let (a, b, c) = (site(), site(), site());
+        a.exec("INSERT INTO t VALUES('k', 1, 1)");
+        b.pull(&a);
+        b.db.execute_batch(leave).or_else(|_| b.db.query_row(leave, [], |_| Ok(()))).expect("it leaves");
+        c.pull(&b);
+        assert_eq!(c.rows("SELECT * FROM t"), [] as [&str; 0]);
+        c.pull(&a);
+        assert_eq!(c.rows("SELECT * FROM t"), ["'k'|1|1"], "{leave}");
+    }
+}
+
+#[test]
+fn s1_a_file_that_went_back_takes_its_lost_dots_and_goes_on_in_a_new_epoch() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, backup) = (dir.path().join("a.db"), dir.path().join("backup.db"));
+    let (a, b) = (Site::file(&path).with(&[T]), site());
+    a.exec("INSERT INTO t VALUES('one', 1, 1)");
+    a.exec(&format!("VACUUM INTO '{}'", backup.display()));
+    a.exec("INSERT INTO t VALUES('two', 1, 1); INSERT INTO t VALUES('three', 1, 1); UPDATE t SET a = 5");
+    b.pull(&a);
+    drop(a);
+    let a = Site::file(&backup);
+    a.pull(&b);
+    a.exec("INSERT INTO t VALUES('after', 1, 1)");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT id, a FROM t ORDER BY id"), ["'after'|1", "'one'|5", "'three'|5", "'two'|5"]);
+    a.pull(&b);
+    assert_eq!(a.changes(), b.changes());
+    assert_eq!(a.vector(), b.vector());
+}
