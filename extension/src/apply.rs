@@ -111,6 +111,20 @@ impl Session {
         Ok(LocalRow { session: self, table, key, clock, visible, values: OnceCell::new(), failed: RefCell::new(None) })
     }
 
+    /// The values of a row whose clock is in hand.
+    pub fn row_of_clock<'a>(&'a self, table: &'a Table, key: &'a [u8], clock: &RowClock) -> LocalRow<'a> {
+        let visible = is_visible(table, clock);
+        LocalRow {
+            session: self,
+            table,
+            key,
+            clock: None,
+            visible,
+            values: OnceCell::new(),
+            failed: RefCell::new(None),
+        }
+    }
+
     /// Merges one row entry.
     pub fn merge_row(&self, table: &Table, key: &[u8], incoming: &Incoming<'_>, clocks: bool) -> Result<Applied> {
         let local = self.local_row(table, key, clocks)?;
@@ -208,22 +222,21 @@ impl Session {
         result
     }
 
-    fn run_update(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)], columns: &[usize]) -> Result<()> {
-        let mut update = self.of_columns(table, false, columns)?;
-        bind_key(&mut update, table, key)?;
+    /// `INSERT` or `UPDATE` of a row's cells; `columns` are their positions.
+    fn run_cells(
+        &self,
+        table: &Table,
+        key: &[u8],
+        insert: bool,
+        cells: &[(usize, ValueRef<'_>)],
+        columns: &[usize],
+    ) -> Result<()> {
+        let mut stmt = self.of_columns(table, insert, columns)?;
+        bind_key(&mut stmt, table, key)?;
         for (i, (_, value)) in cells.iter().enumerate() {
-            update.bind_value(table.info.keys.len() + 1 + i, *value)?;
+            stmt.bind_value(table.info.keys.len() + 1 + i, *value)?;
         }
-        update.execute()
-    }
-
-    fn run_insert(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)], columns: &[usize]) -> Result<()> {
-        let mut insert = self.of_columns(table, true, columns)?;
-        bind_key(&mut insert, table, key)?;
-        for (i, (_, value)) in cells.iter().enumerate() {
-            insert.bind_value(table.info.keys.len() + 1 + i, *value)?;
-        }
-        insert.execute()
+        stmt.execute()
     }
 
     fn run_delete(&self, table: &Table, key: &[u8]) -> Result<()> {
@@ -242,7 +255,7 @@ impl Session {
         let mut words: Vec<usize> = columns.iter().map(word).collect();
         words.sort_unstable();
         words.dedup();
-        let seen = match self.as_merge(table, key, || self.run_update(table, key, cells, &columns)) {
+        let seen = match self.as_merge(table, key, || self.run_cells(table, key, false, cells, &columns)) {
             Err(e) if failed_in_place(&e) && self.row_has(table, key, cells)? => 0,
             other => other?,
         };
@@ -261,7 +274,7 @@ impl Session {
     /// Inserts a row that was not there.
     pub fn insert_cells(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
         let columns: Vec<usize> = cells.iter().map(|c| c.0).collect();
-        let seen = match self.as_merge(table, key, || self.run_insert(table, key, cells, &columns)) {
+        let seen = match self.as_merge(table, key, || self.run_cells(table, key, true, cells, &columns)) {
             Err(e) if failed_in_place(&e) && self.row_exists(table, key)? => 0,
             other => other?,
         };
@@ -275,11 +288,11 @@ impl Session {
     fn force(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)], columns: &[usize]) -> Result<()> {
         self.without_triggers(|| {
             if !self.row_exists(table, key)? {
-                self.run_insert(table, key, cells, columns)
+                self.run_cells(table, key, true, cells, columns)
             } else if cells.is_empty() {
                 Ok(())
             } else {
-                self.run_update(table, key, cells, columns)
+                self.run_cells(table, key, false, cells, columns)
             }
         })
     }

@@ -1,5 +1,6 @@
 //! What cannot be merged here is kept, visible, served on to others, and tried again when the schema changes.
 
+use crate::fnv;
 use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::changeset::Header;
@@ -7,8 +8,7 @@ use starling_crdt::changeset::Header;
 impl Session {
     /// Keeps a part whose rows could not all be merged.
     pub fn keep_aside(&self, header: &Header, why: &[(String, String)], part: &[u8]) -> Result<()> {
-        let hash =
-            part.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3));
+        let hash = fnv::feed(fnv::START, part);
         let (table, reason) = why.first().map_or(("", ""), |(t, r)| (t.as_str(), r.as_str()));
         let mut add = self.fixed(
             "INSERT OR IGNORE INTO main.crsql_aside(table_name, reason, site_id, epoch, version, hash, part) \

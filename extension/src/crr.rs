@@ -170,11 +170,11 @@ impl Session {
     /// Keys that a base entry of the log names: pristine rows have no other trace.
     fn logged_keys(&self, table: &Table) -> Result<Vec<Vec<u8>>> {
         let mut keys = Vec::new();
-        self.each_entry(&mut |entry, key, _| {
+        self.each_entry(&mut |_, entry, key, _| {
             if entry.table.id == table.info.id && matches!(entry.kind, Kind::Base | Kind::Rebase) {
                 keys.push(key.to_vec());
             }
-            Ok(())
+            Ok(true)
         })?;
         Ok(keys)
     }

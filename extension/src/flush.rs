@@ -234,8 +234,7 @@ impl Session {
                 let mut clock = clock.cloned().unwrap_or_else(RowClock::pristine);
                 update_in_place(&mut clock, (word, mask, touch.seq), &table.column_ids, dot, &mut waiting.columns);
                 // Cells that were listed before have a mask that is dead now.
-                dead = u64::from(mask.count_ones()) + listed
-                    - (clock.cells.len() as u64).min(u64::from(mask.count_ones()) + listed);
+                dead = (listed + u64::from(mask.count_ones())).saturating_sub(clock.cells.len() as u64);
                 self.put_clock(table, key, &clock)?;
                 Kind::Mask
             }
@@ -267,7 +266,7 @@ impl Session {
         let hidden = clock.is_some_and(|c| c.is_alive() && !crate::apply::is_visible(table, c));
         let exists = self.exists_at_end(table, key, &touches)?;
         let outcome = fold(&Before { clock, hidden, exists }, &touches, &table.column_ids, dot);
-        if clock.is_some_and(|c| c.is_alive()) && self.anything_hidden(table, key, clock)? {
+        if clock.is_some_and(|c| c.is_alive()) && self.keeps_aside(table, key, clock)? {
             self.unhide(table, key)?;
         }
         match (&outcome.clock, clock) {
@@ -286,16 +285,15 @@ impl Session {
         Ok(superseded)
     }
 
-    fn anything_hidden(&self, table: &Table, key: &[u8], clock: Option<&RowClock>) -> Result<bool> {
-        Ok(clock.is_some_and(|c| !c.born || c.base_version == 0) && !self.row_shows_all(table, key)?)
-    }
-
-    /// Whether no value is kept aside for a row.
-    fn row_shows_all(&self, table: &Table, key: &[u8]) -> Result<bool> {
+    /// Whether values of a row are kept aside; only where it has no whole base can there be any.
+    fn keeps_aside(&self, table: &Table, key: &[u8], clock: Option<&RowClock>) -> Result<bool> {
+        if clock.is_none_or(|c| c.born && c.base_version > 0) {
+            return Ok(false);
+        }
         let mut any = self.fixed("SELECT 1 FROM main.crsql_hidden WHERE table_id = ?1 AND key = ?2 LIMIT 1")?;
         any.bind_int(1, i64::from(table.info.id))?;
         any.bind_blob(2, key)?;
-        Ok(!any.step()?)
+        any.step()
     }
 
     /// Whether the row is there now. Asked only where the touches do not say it by themselves.

@@ -92,23 +92,20 @@ impl Touches {
     /// The touches of one key from its last one, in the order in which they came.
     pub fn chain(&self, last: usize, out: &mut Vec<JournalTouch>) {
         out.clear();
-        let mut at = last + 1;
-        while let Some(touch) = at.checked_sub(1).and_then(|i| self.touches.get(i)) {
-            out.push(*touch);
-            at = touch.prev as usize;
-        }
+        out.extend(self.walk(last).filter_map(|i| self.touches.get(i)));
         out.reverse();
     }
 
-    /// Indices of the touches of one key, in the order in which they came.
+    /// Their indices, likewise.
     pub fn chain_indices(&self, last: usize, out: &mut Vec<usize>) {
         out.clear();
-        let mut at = last + 1;
-        while let Some(touch) = at.checked_sub(1).and_then(|i| self.touches.get(i)) {
-            out.push(at - 1);
-            at = touch.prev as usize;
-        }
+        out.extend(self.walk(last));
         out.reverse();
+    }
+
+    /// Indices from a key's last touch back to its first.
+    fn walk(&self, last: usize) -> impl Iterator<Item = usize> + '_ {
+        std::iter::successors(Some(last), |i| (self.touches.get(*i)?.prev as usize).checked_sub(1))
     }
 
     /// Inserts that turned out to re-create a row take one more seq: everything after them moves up. `extra` holds their

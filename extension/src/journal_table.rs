@@ -2,9 +2,10 @@
 //!
 //! `update` is the hot path: one call per row that the application writes.
 
+use crate::no_rows::NoRows;
 use crate::session::{Session, Shared};
 use crate::sqlgen::{Tag, TagOp, JOURNAL, KEY_SLOTS};
-use crate::sqlite::{Args, Change, ColumnOut, Conflict, Db, Error, IndexInfo, Result, VTab, VTabCursor};
+use crate::sqlite::{Args, Change, Conflict, Db, Error, IndexInfo, Result, VTab};
 use starling_crdt::key;
 use starling_crdt::local::TouchKind;
 use starling_crdt::ValueRef;
@@ -14,12 +15,9 @@ pub struct JournalTable {
     session: Shared,
 }
 
-/// It is never read: a scan finds nothing.
-pub struct NoRows;
-
 impl VTab for JournalTable {
     type Aux = Shared;
-    type Cursor = NoRows;
+    type Cursor = NoRows<Self>;
     const WRITABLE: bool = true;
     const TRANSACTIONAL: bool = true;
 
@@ -34,8 +32,8 @@ impl VTab for JournalTable {
         Ok(())
     }
 
-    fn open(&self) -> Result<NoRows> {
-        Ok(NoRows)
+    fn open(&self) -> Result<NoRows<Self>> {
+        Ok(NoRows::default())
     }
 
     fn update(&self, _db: Db, change: Change<'_>) -> Result<i64> {
@@ -88,25 +86,6 @@ impl VTab for JournalTable {
         self.session.tx.borrow_mut().rollback_to(n);
         self.session.meta.replace(None);
         Ok(())
-    }
-}
-
-impl VTabCursor for NoRows {
-    type Table = JournalTable;
-    fn filter(&mut self, _: &JournalTable, _: i32, _: &str, _: &Args<'_>) -> Result<()> {
-        Ok(())
-    }
-    fn next(&mut self, _: &JournalTable) -> Result<()> {
-        Ok(())
-    }
-    fn eof(&self) -> bool {
-        true
-    }
-    fn column(&self, _: &JournalTable, _: usize, _: &mut ColumnOut<'_>) -> Result<()> {
-        Ok(())
-    }
-    fn rowid(&self) -> i64 {
-        0
     }
 }
 

@@ -4,23 +4,21 @@
 //! names, and cached statements name the journal through the triggers they fire. No statement ever names the keeper, so
 //! its disconnect always comes, and finalizes them.
 
+use crate::no_rows::NoRows;
 use crate::session::Shared;
-use crate::sqlite::{Args, ColumnOut, Db, IndexInfo, Result, VTab, VTabCursor};
+use crate::sqlite::{Db, IndexInfo, Result, VTab};
 
 /// The table.
 pub struct Keeper {
     session: Shared,
 }
 
-/// It has no rows.
-pub struct NoRows;
-
 /// Its name.
 pub const KEEPER: &str = "starling_keeper";
 
 impl VTab for Keeper {
     type Aux = Shared;
-    type Cursor = NoRows;
+    type Cursor = NoRows<Self>;
     const WRITABLE: bool = false;
     const TRANSACTIONAL: bool = false;
 
@@ -33,30 +31,11 @@ impl VTab for Keeper {
         Ok(())
     }
 
-    fn open(&self) -> Result<NoRows> {
-        Ok(NoRows)
+    fn open(&self) -> Result<NoRows<Self>> {
+        Ok(NoRows::default())
     }
 
     fn disconnect(&self) {
         self.session.finalize_statements();
-    }
-}
-
-impl VTabCursor for NoRows {
-    type Table = Keeper;
-    fn filter(&mut self, _: &Keeper, _: i32, _: &str, _: &Args<'_>) -> Result<()> {
-        Ok(())
-    }
-    fn next(&mut self, _: &Keeper) -> Result<()> {
-        Ok(())
-    }
-    fn eof(&self) -> bool {
-        true
-    }
-    fn column(&self, _: &Keeper, _: usize, _: &mut ColumnOut<'_>) -> Result<()> {
-        Ok(())
-    }
-    fn rowid(&self) -> i64 {
-        0
     }
 }

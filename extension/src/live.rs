@@ -42,21 +42,31 @@ pub fn base_seq(table: &Table, entry: &Entry, position: usize) -> u64 {
     entry.seq + before + u64::from(entry.kind == Kind::Rebase)
 }
 
-/// What is called for each entry: the entry, its key, the columns that it names.
-pub type EachEntry<'f> = &'f mut dyn FnMut(&Entry, &[u8], &[u32]) -> Result<()>;
+/// What is called for each entry: its record, the entry, its key, the columns that it names. `false` ends the scan.
+pub type EachEntry<'f> = &'f mut dyn FnMut(&Record, &Entry, &[u8], &[u32]) -> Result<bool>;
 
 impl Session {
-    /// Calls `f` with every entry of the log, in order.
+    /// Calls `f` with every entry of a record, in order; `false` if `f` ended the scan.
+    pub fn entries_of(&self, record: &Record, f: EachEntry<'_>) -> Result<bool> {
+        for n in 0..=record.chunks {
+            let chunk = record.chunk(self, n)?;
+            let mut reader = ChunkReader::new(&chunk).map_err(|e| corrupt("a log chunk", e))?;
+            while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
+                if !f(record, &entry, reader.key(), reader.columns())? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Calls `f` with every entry of the log, in order, until it says `false`.
     pub fn each_entry(&self, f: EachEntry<'_>) -> Result<()> {
         let mut last = 0u64;
         while let Some(record) = self.record_after(last)? {
             last = record.db_version;
-            for n in 0..=record.chunks {
-                let chunk = if n == 0 { record.entries.clone() } else { record.chunk(self, n - 1)? };
-                let mut reader = ChunkReader::new(&chunk).map_err(|e| corrupt("a log chunk", e))?;
-                while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
-                    f(&entry, reader.key(), reader.columns())?;
-                }
+            if !self.entries_of(&record, f)? {
+                break;
             }
         }
         Ok(())
@@ -65,21 +75,14 @@ impl Session {
     /// The base of a row in its first lifetime, which no clock names: the log is searched.
     pub fn base_stamp(&self, table: &Table, key: &[u8]) -> Result<Option<Stamp>> {
         let clock = self.get_clock(table, key)?;
-        let mut last = 0u64;
-        while let Some(record) = self.record_after(last)? {
-            last = record.db_version;
-            for n in 0..=record.chunks {
-                let chunk = if n == 0 { record.entries.clone() } else { record.chunk(self, n - 1)? };
-                let mut reader = ChunkReader::new(&chunk).map_err(|e| corrupt("a log chunk", e))?;
-                while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
-                    let named = entry.table.id == table.info.id && reader.key() == key;
-                    if named && record.is_base(&entry, clock.as_ref()) {
-                        return Ok(Some(record.stamp(entry.seq)));
-                    }
-                }
+        let mut base = None;
+        self.each_entry(&mut |record, entry, at, _| {
+            if entry.table.id == table.info.id && at == key && record.is_base(entry, clock.as_ref()) {
+                base = Some(record.stamp(entry.seq));
             }
-        }
-        Ok(None)
+            Ok(base.is_none())
+        })?;
+        Ok(base)
     }
 
     /// The first record above a db_version.

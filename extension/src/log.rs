@@ -5,6 +5,7 @@ use crate::sqlite::{Error, Result};
 use starling_crdt::changeset::DotHeader;
 use starling_crdt::ids::MAX_VERSION;
 use starling_crdt::log_chunk::{ChunkWriter, Kind, TableRef, CHUNK_TARGET};
+use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Record flags.
@@ -338,14 +339,15 @@ impl Record {
         })
     }
 
-    /// Chunk `n` of the record; the one that stands in the record itself comes first, as `None`.
-    pub fn chunk(&self, session: &Session, n: u64) -> Result<Vec<u8>> {
+    /// Chunk `n` of the record, from 0 to `self.chunks`: the first stands in the record itself.
+    pub fn chunk(&self, session: &Session, n: u64) -> Result<Cow<'_, [u8]>> {
+        let Some(n) = n.checked_sub(1) else { return Ok(Cow::Borrowed(&self.entries)) };
         let mut get = session.fixed("SELECT entries FROM main.crsql_log_chunk WHERE db_version = ?1 AND n = ?2")?;
         get.bind_int(1, self.db_version.cast_signed())?;
         get.bind_int(2, n.cast_signed())?;
         if !get.step()? {
             return Err(corrupt("crsql_log_chunk", format!("chunk {n} of version {} is missing", self.db_version)));
         }
-        Ok(get.column_blob(0).to_vec())
+        Ok(Cow::Owned(get.column_blob(0).to_vec()))
     }
 }

@@ -7,9 +7,9 @@
 
 use crate::catalog::Table;
 use crate::log::{flags, Record};
-use crate::session::{corrupt, Session};
+use crate::session::Session;
 use crate::sqlite::Result;
-use starling_crdt::log_chunk::{ChunkReader, ChunkWriter, Entry, Kind, CHUNK_TARGET};
+use starling_crdt::log_chunk::{ChunkWriter, Entry, Kind, CHUNK_TARGET};
 use starling_crdt::row_clock::RowClock;
 use std::rc::Rc;
 
@@ -97,17 +97,14 @@ impl Session {
         let mut out = Rewritten { chunks: Vec::new(), kept: 0, dropped: 0 };
         let mut writer = ChunkWriter::new();
         let mut batch = Vec::new();
-        for n in 0..=record.chunks {
-            let bytes = if n == 0 { record.entries.clone() } else { record.chunk(self, n - 1)? };
-            let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
-            while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
-                let (key, columns) = (reader.key().to_vec(), reader.columns().to_vec());
-                batch.push(Logged { entry, key, columns, table: None, clock: None });
-            }
+        self.entries_of(record, &mut |record, entry, key, columns| {
+            let (key, columns) = (key.to_vec(), columns.to_vec());
+            batch.push(Logged { entry: *entry, key, columns, table: None, clock: None });
             if batch.len() >= BATCH {
                 self.keep_batch(record, &mut batch, &mut writer, &mut out)?;
             }
-        }
+            Ok(true)
+        })?;
         self.keep_batch(record, &mut batch, &mut writer, &mut out)?;
         if !writer.is_empty() {
             out.chunks.push(writer.take());

@@ -42,7 +42,6 @@ struct Part<'s> {
     dots: BTreeMap<(u32, u64), usize>,
     authors: BTreeMap<u32, usize>,
     tables: BTreeMap<u32, Option<(usize, Rc<Table>, bool)>>,
-    rows: u64,
     left_out: bool,
 }
 
@@ -89,7 +88,6 @@ impl RecordEncoder {
             dots: BTreeMap::from([((self.record.origin, self.record.version), 0)]),
             authors: BTreeMap::new(),
             tables: BTreeMap::new(),
-            rows: 0,
             left_out: false,
         };
         while self.at.chunk <= self.record.chunks && part.writer.size() < PART_TARGET {
@@ -110,10 +108,7 @@ impl RecordEncoder {
 impl Part<'_> {
     /// Encodes the next chunk, or as much of it as the part has room for: rows may be large.
     fn fill(&mut self, at: &mut Position) -> Result<()> {
-        let bytes = match at.chunk {
-            0 => self.record.entries.clone(),
-            n => self.record.chunk(self.session, n - 1)?,
-        };
+        let bytes = self.record.chunk(self.session, at.chunk)?;
         let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
         let mut n = 0;
         while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
@@ -181,7 +176,6 @@ impl Part<'_> {
         if !row.step()? {
             return Ok(());
         }
-        self.rows += 1;
         self.writer.uniform(index, key, entry.seq);
         for i in 0..table.info.columns.len() {
             self.writer.value(row.column(i));
@@ -192,7 +186,7 @@ impl Part<'_> {
     /// The row whole, each cell with its own version and dot (X4). `base` is the base's stamp.
     fn whole_row(&mut self, index: usize, table: &Table, key: &[u8], clock: &RowClock, base: Stamp) -> Result<()> {
         let session = self.session;
-        let values = session.local_row(table, key, true)?;
+        let values = session.row_of_clock(table, key, clock);
         let base = clock.life.unwrap_or(base);
         let first_seq = base.seq + u64::from(clock.base_has_sentinel(&base));
         let life = self.stamp(&base)?;
@@ -209,7 +203,6 @@ impl Part<'_> {
                 cells.push((position, version, self.stamp(&stamp)?));
             }
         }
-        self.rows += 1;
         self.writer.base(index, key, clock.cl, sentinel, life, cells.len());
         for (position, version, stamp) in cells {
             self.writer.cell(position, version, stamp, values.value_at(position));
@@ -264,8 +257,7 @@ impl Part<'_> {
         if cells.is_empty() {
             return Ok(());
         }
-        let values = session.local_row(table, key, true)?;
-        self.rows += 1;
+        let values = session.row_of_clock(table, key, clock);
         let life = match (clock.based, clock.sentinel()) {
             (false, Some(life)) => Some(self.stamp(&life)?),
             _ => None,
@@ -283,7 +275,6 @@ impl Part<'_> {
         if !clock.is_alive() {
             let life = clock.life.ok_or_else(|| corrupt("a row clock", "a deleted row does not name its delete"))?;
             let life = self.stamp(&life)?;
-            self.rows += 1;
             self.writer.tombstone(index, key, clock.cl, life);
             return Ok(());
         }
@@ -303,7 +294,6 @@ impl Part<'_> {
     fn life_only(&mut self, index: usize, key: &[u8], clock: &RowClock) -> Result<()> {
         let Some(life) = clock.sentinel() else { return Ok(()) };
         let life = self.stamp(&life)?;
-        self.rows += 1;
         self.writer.cells(index, key, clock.cl, clock.born && !clock.based, Some(life), 0);
         Ok(())
     }

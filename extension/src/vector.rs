@@ -1,10 +1,13 @@
 //! The version vector on disk: what is claimed, what is carried, and the tokens that tell a dot used twice.
 
+use crate::catalog::Table;
+use crate::fnv;
 use crate::log::Record;
 use crate::session::{corrupt, Session};
 use crate::sqlite::{codes, Error, Result};
 use starling_crdt::ids::TOKEN_MASK;
-use starling_crdt::log_chunk::{ChunkReader, Kind};
+use starling_crdt::log_chunk::{Entry, Kind};
+use starling_crdt::row_clock::RowClock;
 use starling_crdt::{Origin, RangeSet, Vector};
 
 impl Session {
@@ -147,43 +150,16 @@ impl Session {
     fn carried_hash(&self, origin: u32, version: u64) -> Result<u64> {
         let mut sum = 0u64;
         for record in self.records_of(origin, version)? {
-            for n in 0..=record.chunks {
-                let chunk = if n == 0 { record.entries.clone() } else { record.chunk(self, n - 1)? };
-                let mut reader = ChunkReader::new(&chunk).map_err(|e| corrupt("a log chunk", e))?;
-                while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
-                    let Some(table) = self.table(entry.table.id)? else { continue };
-                    let clock = self.get_clock(&table, reader.key())?;
-                    let mut add = |column: &str, version: u64, cl: u64| {
-                        let name = table.info.name.as_bytes();
-                        sum = sum.wrapping_add(hash_cell(name, reader.key(), column.as_bytes(), version, cl));
+            self.entries_of(&record, &mut |record, entry, key, columns| {
+                if let Some(table) = self.table(entry.table.id)? {
+                    let clock = self.get_clock(&table, key)?;
+                    let mut add = |column: &str, version, cl| {
+                        sum = sum.wrapping_add(hash_cell(&table.info.name, key, column, version, cl));
                     };
-                    let live = |seq: u64, stamp: &starling_crdt::row_clock::Stamp| {
-                        stamp.origin == record.origin && stamp.version == record.version && stamp.seq == seq
-                    };
-                    let cl = clock.as_ref().map_or(1, |c| c.cl);
-                    match (entry.kind, &clock) {
-                        (Kind::Mask, Some(clock)) if clock.is_alive() => {
-                            for (i, id) in reader.columns().iter().enumerate() {
-                                let Some(cell) = clock.cell(*id).filter(|c| live(entry.seq + i as u64, &c.stamp))
-                                else {
-                                    continue;
-                                };
-                                let name = table.info.position(*id).and_then(|p| table.info.columns.get(p));
-                                add(name.map_or("", |c| &c.name), cell.version, cl);
-                            }
-                        }
-                        (Kind::Mask, _) => {}
-                        (_, None) => add("", 1, 1),
-                        (Kind::Base, Some(clock)) if clock.cl == 1 && clock.based && clock.life.is_none() => {
-                            add("", 1, 1);
-                        }
-                        (_, Some(clock)) if clock.life.iter().chain(&clock.moved).any(|l| live(entry.seq, l)) => {
-                            add("", 1, cl)
-                        }
-                        _ => {}
-                    }
+                    live_cells(record, entry, columns, &table, clock.as_ref(), &mut add);
                 }
-            }
+                Ok(true)
+            })?;
         }
         Ok(sum)
     }
@@ -286,20 +262,42 @@ const FOREIGN_RECORDS: &str = "SELECT db_version, origin, version, token, prev, 
                                entries FROM main.crsql_log WHERE origin = ?1 AND version = ?2 \
                                AND version IS NOT NULL ORDER BY db_version";
 
-/// FNV-1a (Fowler, Noll, Vo) over the fields, each with its length.
-fn hash_cell(table: &[u8], key: &[u8], column: &[u8], version: u64, cl: u64) -> u64 {
-    let mut h = 0xcbf2_9ce4_8422_2325u64;
-    let mut feed = |bytes: &[u8]| {
-        for b in (bytes.len() as u32).to_le_bytes().iter().chain(bytes) {
-            h = (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3);
+/// Calls `add(column, col_version, cl)` for all that still belongs to an entry; a row's life has no column.
+fn live_cells(
+    record: &Record,
+    entry: &Entry,
+    columns: &[u32],
+    table: &Table,
+    clock: Option<&RowClock>,
+    add: &mut dyn FnMut(&str, u64, u64),
+) {
+    let Some(clock) = clock else {
+        if entry.kind != Kind::Mask {
+            add("", 1, 1);
         }
+        return;
     };
-    for bytes in [table, key, column] {
-        feed(bytes);
+    if entry.kind == Kind::Mask {
+        for (id, seq) in columns.iter().zip(entry.seq..).filter(|_| clock.is_alive()) {
+            if let Some(cell) = clock.cell(*id).filter(|c| record.is_at(&c.stamp, seq)) {
+                let column = table.info.position(*id).and_then(|p| table.info.columns.get(p));
+                add(column.map_or("", |c| &c.name), cell.version, clock.cl);
+            }
+        }
+        return;
     }
-    feed(&version.to_le_bytes());
-    feed(&cl.to_le_bytes());
-    h
+    let unnamed_base = entry.kind == Kind::Base && clock.cl == 1 && clock.based && clock.life.is_none();
+    if unnamed_base || clock.life.iter().chain(&clock.moved).any(|l| record.is_at(l, entry.seq)) {
+        add("", 1, clock.cl);
+    }
+}
+
+fn hash_cell(table: &str, key: &[u8], column: &str, version: u64, cl: u64) -> u64 {
+    let fields = [table.as_bytes(), key, column.as_bytes(), &version.to_le_bytes(), &cl.to_le_bytes()];
+    fields.iter().fold(fnv::START, |h, field| {
+        // Each with its length, so that no two lists of fields run together alike.
+        fnv::feed(fnv::feed(h, &(field.len() as u32).to_le_bytes()), field)
+    })
 }
 
 #[cfg(test)]

@@ -344,12 +344,6 @@ impl PartWriter {
         self.out.len()
     }
 
-    /// Whether no row has been written.
-    #[must_use]
-    pub const fn has_tables(&self) -> bool {
-        self.tables > 0
-    }
-
     /// Defines a dot, returns its index.
     pub fn dot(&mut self, dot: &DotHeader) -> usize {
         self.out.push(OP_DOT);

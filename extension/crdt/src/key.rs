@@ -1,7 +1,7 @@
 //! Primary keys: the internal form (what log and row clocks hold) and the public form (`crsql_pack_columns`).
 
 use crate::cursor::{DecodeError, Problem, Reader};
-use crate::value::{Encoded, Value, ValueRef};
+use crate::value::{Encoded, ValueRef};
 use alloc::vec::Vec;
 
 /// Columns a packed key may have: SQLite's own limit on columns, as one byte counts them.
@@ -128,16 +128,11 @@ pub fn is_canonical(column: ValueRef<'_>) -> bool {
     }
 }
 
-/// Copies decoded columns into owned values.
-#[must_use]
-pub fn to_owned(columns: &[Encoded<'_>]) -> Vec<Value> {
-    columns.iter().map(|c| c.value().to_owned()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::value::tests::any_value;
+    use crate::value::Value;
     use proptest::prelude::*;
 
     proptest! {
@@ -154,7 +149,8 @@ mod tests {
             let mut out = Vec::new();
             encode(values.iter().map(Value::as_ref), &mut out);
             let back = decode(&out, values.len()).unwrap();
-            prop_assert_eq!(to_owned(&back), values);
+            let back: Vec<Value> = back.iter().map(|c| c.value().to_owned()).collect();
+            prop_assert_eq!(back, values);
         }
 
         #[test]

@@ -94,12 +94,6 @@ impl ChunkWriter {
         self.out.len()
     }
 
-    /// Entries so far.
-    #[must_use]
-    pub const fn entries(&self) -> u64 {
-        self.entries
-    }
-
     /// Whether nothing was written.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

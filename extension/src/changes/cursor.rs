@@ -134,10 +134,7 @@ impl ChangesCursor {
         let Some(record) = self.record.clone() else { return Ok(()) };
         let unsorted = record.flags & flags::UNSORTED != 0;
         loop {
-            let bytes = match self.next_chunk {
-                0 => record.entries.clone(),
-                n => record.chunk(session, n - 1)?,
-            };
+            let bytes = record.chunk(session, self.next_chunk)?;
             self.next_chunk += 1;
             let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
             while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
@@ -235,7 +232,7 @@ impl ChangesCursor {
     ) -> Result<()> {
         let values = match clock {
             None => session.row_values(table, key)?,
-            Some(_) => Some(session.local_row(table, key, true)?.into_values()?),
+            Some(clock) => Some(session.row_of_clock(table, key, clock).into_values()?),
         };
         // Written without triggers: there is no such row.
         let Some(mut values) = values else { return Ok(()) };
@@ -287,7 +284,7 @@ impl ChangesCursor {
                 continue;
             };
             if values.is_none() {
-                values = Some(session.local_row(table, key, true)?);
+                values = Some(session.row_of_clock(table, key, clock));
             }
             let value = values.as_ref().map_or(Value::Null, |v| v.value_at(position).to_owned());
             let site = self.author(session, cell.stamp.author)?;
