@@ -31,6 +31,9 @@ struct Known<'a> {
     same_columns: bool,
 }
 
+/// An incoming cell in local terms: column id, col_version, stamp, value.
+type LocalCell = (u32, u64, Stamp, Value);
+
 struct Merge<'s, 'a> {
     session: &'s Session,
     header: Header,
@@ -294,17 +297,12 @@ impl<'a> Merge<'_, 'a> {
     }
 
     /// The entry in local ordinals, values under the local columns' affinity.
-    fn incoming(
-        &self,
-        table: &Table,
-        ids: &[Option<u32>],
-        row: &Row<'_>,
-    ) -> Result<(IncomingKind, Vec<(u32, u64, Stamp, Value)>)> {
+    fn incoming(&self, table: &Table, ids: &[Option<u32>], row: &Row<'_>) -> Result<(IncomingKind, Vec<LocalCell>)> {
         let affine = |id: u32, value: starling_crdt::ValueRef<'_>| -> Result<Value> {
             let affinity = table.info.position(id).and_then(|p| table.info.columns.get(p)).map(|c| c.affinity);
             self.session.stored_as(value, affinity.unwrap_or(Affinity::None))
         };
-        let map = |cells: &[changeset::Cell<'_>]| -> Result<Vec<(u32, u64, Stamp, Value)>> {
+        let map = |cells: &[changeset::Cell<'_>]| -> Result<Vec<LocalCell>> {
             cells
                 .iter()
                 .filter_map(|c| {

@@ -9,6 +9,7 @@ use crate::schema;
 use crate::session::{corrupt, Session};
 use crate::sqlgen::{Tag, TagOp, JOURNAL};
 use crate::sqlite::Result;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 impl Session {
@@ -40,7 +41,6 @@ impl Session {
 
     /// The id in the insert trigger of a table.
     fn tagged_id(&self, name: &str) -> Result<Option<u32>> {
-        let file = self.meta()?.file;
         let mut find = self.fixed(
             "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 \
              AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\' AND instr(sql, ?2) > 0",
@@ -48,14 +48,36 @@ impl Session {
         find.bind_text(1, name)?;
         find.bind_text(2, JOURNAL)?;
         while find.step()? {
-            let sql = schema::text(find.column_text(0));
-            let digits = sql.rsplit_once("VALUES(").map_or("", |(_, tail)| tail);
-            let number = digits.split(',').next().and_then(|d| d.parse().ok());
-            if let Some(tag) = number.and_then(Tag::decode).filter(|t| t.file == file && t.op == TagOp::Insert) {
-                return Ok(Some(tag.table));
+            if let Some(id) = self.id_in(&schema::text(find.column_text(0)))? {
+                return Ok(Some(id));
             }
         }
         Ok(None)
+    }
+
+    /// The table id in the SQL of an insert trigger of this file's.
+    fn id_in(&self, sql: &str) -> Result<Option<u32>> {
+        let file = self.meta()?.file;
+        let digits = sql.rsplit_once("VALUES(").map_or("", |(_, tail)| tail);
+        let number = digits.split(',').next().and_then(|d| d.parse().ok());
+        let tag = number.and_then(Tag::decode).filter(|t| t.file == file && t.op == TagOp::Insert);
+        Ok(tag.map(|t| t.table))
+    }
+
+    /// The tables that bear our insert triggers, by id.
+    fn bearers(&self) -> Result<BTreeMap<u32, String>> {
+        let mut all = self.fixed(
+            "SELECT tbl_name, sql FROM main.sqlite_master WHERE type = 'trigger' \
+             AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\' AND instr(sql, ?1) > 0",
+        )?;
+        all.bind_text(1, JOURNAL)?;
+        let mut out = BTreeMap::new();
+        while all.step()? {
+            if let Some(id) = self.id_in(&schema::text(all.column_text(1)))? {
+                out.insert(id, schema::text(all.column_text(0)));
+            }
+        }
+        Ok(out)
     }
 
     /// The table whose insert trigger bears an id.
@@ -66,8 +88,8 @@ impl Session {
             "SELECT tbl_name FROM main.sqlite_master WHERE type = 'trigger' \
              AND (instr(sql, ?1) > 0 OR instr(sql, ?2) > 0) AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\'",
         )?;
-        find.bind_text(1, &tag(false))?;
-        find.bind_text(2, &tag(true))?;
+        find.bind_text(1, tag(false))?;
+        find.bind_text(2, tag(true))?;
         Ok(if find.step()? { Some(schema::text(find.column_text(0))) } else { None })
     }
 
@@ -94,8 +116,9 @@ impl Session {
                 moved.push((id, schema::text(all.column_text(1)), String::new()));
             }
         }
+        let mut bearers = self.bearers()?;
         for (id, listed, now) in &mut moved {
-            *now = self.bearer(*id)?.unwrap_or_else(|| listed.clone());
+            *now = bearers.remove(id).unwrap_or_else(|| listed.clone());
         }
         moved.retain(|(_, listed, now)| listed != now);
         // Two tables may have swapped their names: first all of them let go of theirs.

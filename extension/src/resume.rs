@@ -64,7 +64,7 @@ impl Session {
         self.arm(&info)?;
         let Some(table) = self.table(info.id)? else { return Ok(()) };
         if captured {
-            self.log_grown(&table, &born, |_| true)
+            self.log_grown(&table, &born)
         } else {
             self.log_differences(&table)
         }

@@ -74,8 +74,10 @@ pub struct TableInfo {
     pub generation: u32,
     /// Key columns, in key order.
     pub keys: Vec<Column>,
-    /// The other columns that are stored, in schema order.
+    /// The other columns that are stored: in schema order until the catalogue has given ids, then in the order of these.
     pub columns: Vec<Column>,
+    /// Names of these columns in schema order.
+    pub schema_order: Vec<String>,
     /// The key is one INTEGER PRIMARY KEY: row clocks are kept by rowid.
     pub int_key: bool,
     /// The key's own conflict clause is REPLACE: an overwritten row shows only to a BEFORE trigger.
@@ -147,6 +149,7 @@ pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
             .filter(|c| c.pk == 0)
             .map(|c| Column { required: c.not_null && c.column.default_sql.is_none(), ..c.column.clone() })
             .collect(),
+        schema_order: raw.iter().filter(|c| c.pk == 0).map(|c| c.column.name.clone()).collect(),
         name: real_name,
     }))
 }

@@ -4,6 +4,8 @@
 mod adversity;
 #[path = "extension/alter.rs"]
 mod alter;
+#[path = "extension/alter_laws.rs"]
+mod alter_laws;
 #[path = "extension/damage.rs"]
 mod damage;
 #[path = "extension/exactness.rs"]
