@@ -16,6 +16,8 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_as_crr", 1, DIRECT, as_crr),
     ("crsql_as_crr", 2, DIRECT, as_crr),
     ("crsql_as_table", 1, DIRECT, as_table),
+    ("crsql_automigrate", 1, DIRECT, automigrate),
+    ("crsql_automigrate", 2, DIRECT, automigrate),
     ("crsql_begin_alter", 1, DIRECT, begin_alter),
     ("crsql_begin_alter", 2, DIRECT, begin_alter),
     ("crsql_commit_alter", 1, DIRECT, commit_alter),
@@ -93,6 +95,17 @@ fn as_crr(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
 fn as_table(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     session.as_table(text(args, 0, "crsql_as_table", "the table's name")?)?;
     Ok(ok())
+}
+
+fn automigrate(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let schema_sql = text(args, 0, "crsql_automigrate", "the schema")?;
+    let cleanup = match args.len() {
+        1 => None,
+        _ if matches!(args.get(1), ValueRef::Null) => None,
+        _ => Some(text(args, 1, "crsql_automigrate", "the cleanup")?),
+    };
+    session.automigrate(schema_sql, cleanup)?;
+    Ok(Output::Text("migration complete".to_string()))
 }
 
 /// The table's name, which may follow the schema's.

@@ -6,6 +6,8 @@ mod adversity;
 mod alter;
 #[path = "extension/alter_laws.rs"]
 mod alter_laws;
+#[path = "extension/automigrate.rs"]
+mod automigrate;
 #[path = "extension/damage.rs"]
 mod damage;
 #[path = "extension/exactness.rs"]
