@@ -312,7 +312,7 @@ mod tests {
 
     fn between(from: &str, to: &str) -> Option<Vec<String>> {
         let (from, to) = (format!("CREATE TABLE t({from})"), format!("CREATE TABLE t({to})"));
-        steps(&create_table(&from).unwrap(), &create_table(&to).unwrap())
+        steps(&create_table(&from).expect("a table"), &create_table(&to).expect("a table"))
     }
 
     #[test]

@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_table_is_taken_apart_at_its_own_commas() {
         let sql = "CREATE TABLE \"a(,\"( id INT PRIMARY KEY, b TEXT DEFAULT ('x,y') -- c, d\n, [e,] DECIMAL(3, 1), CHECK (b IN (1, 2))) WITHOUT ROWID";
-        let parts = create_table(sql).unwrap();
+        let parts = create_table(sql).expect("a table");
         assert_eq!(
             parts.definitions,
             ["id INT PRIMARY KEY", "b TEXT DEFAULT ('x,y') -- c, d", "[e,] DECIMAL(3, 1)", "CHECK (b IN (1, 2))"]
