@@ -7,7 +7,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const ROWS: usize = 100_000;
 const SINGLES: usize = 3_000;
@@ -16,7 +16,7 @@ const TABLE: &str =
 
 /// What a table's writes are watched by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Kind {
+pub enum Kind {
     /// Nothing.
     Plain,
     /// Triggers that do nothing: the least that capture by triggers can cost.
@@ -151,6 +151,28 @@ fn measure(
     add("update_all", timed(|| Ok(db.execute_batch("UPDATE m SET mem = mem + 1")?))?);
     add("delete", timed(|| Ok(db.execute_batch("DELETE FROM m WHERE 1")?))?);
     Ok(())
+}
+
+/// One step by itself, in seconds; the steps before it are taken, not timed.
+pub fn step_alone(dir: &Path, kind: Kind, so: &Path, what: &str) -> Result<f64> {
+    let rows = rows();
+    let name = "profile.db";
+    let db = open(dir, name, kind, so)?;
+    if what == "insert" {
+        return timed(|| insert_all(&db, &rows));
+    }
+    insert_all(&db, &rows)?;
+    file_size(&db, dir, name)?;
+    match what {
+        "singles" => timed(|| singles(&db, &rows)),
+        "update" => timed(|| update_by_key(&db, &rows)),
+        "update_all" => timed(|| Ok(db.execute_batch("UPDATE m SET mem = mem + 1")?)),
+        "delete" => {
+            update_by_key(&db, &rows)?;
+            timed(|| Ok(db.execute_batch("DELETE FROM m WHERE 1")?))
+        }
+        other => Err(format!("profile: there is insert, singles, update, update_all and delete, not {other}").into()),
+    }
 }
 
 fn collect_changesets(db: &Connection) -> Result<Vec<Vec<u8>>> {
