@@ -4,7 +4,7 @@ files, makes them take each other's changes, and compares them.
 
 What is missing from Debian is installed when this runs as root, else the one line to run is printed. What PyPI and npm
 have goes into target/drivers. A driver that cannot be had is skipped, and the table at the end says why. Exits 1 if a
-driver that ran failed, or if too few ran.
+driver that ran failed, or if fewer than six ran although Debian's packages could be reached.
 
     drivers.py            all of them
     drivers.py go ruby    these only
@@ -41,7 +41,7 @@ BUILD_S = 900
 APT_S = 600
 
 # What both files hold at the end, whatever the language.
-EXPECTED = [("m-1", "sick", 9007199254740993, 3.0, b"\x00\xff"), ("m-2", None, 2, 0.1, b"")]
+EXPECTED = [("m-1", "sick", 9007199254740993, 3.0, b"\x00\xff"), ("m-2", "läuft", 2, 0.1, b"")]
 
 
 class Skipped(Exception):
@@ -119,32 +119,33 @@ def needs_program(program):
 
 
 def install(names):
-    """Installs what is missing for these, in one call. Returns why that could not be, or None. Nothing as large as a JDK
-    is installed for the sake of one example: Java runs where there is one."""
+    """Installs what is missing for these, in one call. Returns why that could not be, or None, and whether it is for want
+    of a network. Nothing as large as a JDK is installed for the sake of one example: Java runs where there is one."""
     names = [name for name in names if name in DEBIAN and (name != "java" or shutil.which("javac"))]
     missing = [package for name in names for package in DEBIAN[name][1] if not DEBIAN[name][0]()]
     if not missing:
-        return None
+        return None, False
     line = "apt-get install -y --no-install-recommends " + " ".join(missing)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return "missing: %s. On Debian: sudo sh -c 'apt-get update && %s'" % (" ".join(missing), line)
+        return "missing: %s. On Debian: sudo sh -c 'apt-get update && %s'" % (" ".join(missing), line), False
     print("drivers: %s" % line, flush=True)
     careful = "-q -o Acquire::Retries=1 -o Acquire::http::Timeout=15 -o DPkg::Lock::Timeout=120"
     code, _, err = Processes.run(["sh", "-c", "apt-get update %s && %s %s" % (careful, line, careful)], APT_S,
                                  env=dict(os.environ, DEBIAN_FRONTEND="noninteractive"))
-    return None if code == 0 else "apt-get failed: %s" % last_line(err)
+    return (None, False) if code == 0 else ("apt-get could not install %s: %s" % (" ".join(missing), gist(err)), True)
 
 
-def last_line(text):
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+def gist(text):
+    """One line out of a tool's complaint: the first that speaks of an error, else the last."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it said nothing"]
+    return next((line for line in lines if "error" in line.lower()), lines[-1])[:200]
 
 
 def fetch(command, timeout=FETCH_S, **how):
     """Gets something from outside, or builds what came from there; where that fails the driver cannot be had."""
     code, out, err = Processes.run(command, timeout, **how)
     if code != 0:
-        why = "took longer than %d s" % timeout if code is None else last_line(err or out)
+        why = "took longer than %d s" % timeout if code is None else gist(err or out)
         raise Skipped("%s: %s" % (" ".join(command[:3]), why))
 
 
@@ -393,8 +394,8 @@ def main():
     if not os.path.exists(SO):
         sys.exit("drivers: there is no %s; make builds it, STARLING_SO may name another" % SO)
     os.makedirs(CACHE, exist_ok=True)
-    obstacle = install([name_of(driver) for driver in drivers] + (["venv"] if python_apsw in drivers else []))
-    return report(run_all(drivers), obstacle, 1 if names else AT_LEAST)
+    obstacle, offline = install([name_of(driver) for driver in drivers] + (["venv"] if python_apsw in drivers else []))
+    return report(run_all(drivers), obstacle, 1 if names or offline else AT_LEAST)
 
 
 if __name__ == "__main__":

@@ -176,8 +176,8 @@ int main(void) {
     run(two, "SELECT crsql_as_crr('machines')");
 
     /* Both are written to; then each takes what the other has. */
-    insert(one, "m-1", "l\xc3\xa4uft", 9007199254740993, 2.0, "\x00\xff", 2);
-    insert(one, "m-2", NULL, -1, 0.1, "", 0);
+    insert(one, "m-1", NULL, 9007199254740993, 2.0, "\x00\xff", 2);
+    insert(one, "m-2", "l\xc3\xa4uft", -1, 0.1, "", 0);
     run(two, "INSERT INTO machines VALUES('m-3', 'new', 3, NULL, NULL)");
     copy_changes(one, two, 0);
     copy_changes(two, one, 0);

@@ -169,8 +169,8 @@ func main() {
 
 	// Both are written to; then each takes what the other has.
 	insert := "INSERT INTO machines VALUES(?, ?, ?, ?, ?)"
-	exec(one, insert, "m-1", "läuft", int64(9007199254740993), 2.0, []byte{0x00, 0xff})
-	exec(one, insert, "m-2", nil, -1, 0.1, []byte{})
+	exec(one, insert, "m-1", nil, int64(9007199254740993), 2.0, []byte{0x00, 0xff})
+	exec(one, insert, "m-2", "läuft", -1, 0.1, []byte{})
 	exec(two, insert, "m-3", "new", 3, nil, nil)
 	copyChanges(one, two, 0)
 	copyChanges(two, one, 0)

@@ -139,8 +139,8 @@ class Example {
         }
 
         // Both are written to; then each takes what the other has.
-        insert(one, "m-1", "läuft", 9007199254740993L, 2.0, new byte[] {0x00, (byte) 0xff});
-        insert(one, "m-2", null, -1, 0.1, new byte[0]);
+        insert(one, "m-1", null, 9007199254740993L, 2.0, new byte[] {0x00, (byte) 0xff});
+        insert(one, "m-2", "l\u00e4uft", -1, 0.1, new byte[0]);
         insert(two, "m-3", "new", 3, null, null);
         copyChanges(one, two, 0);
         copyChanges(two, one, 0);

@@ -89,8 +89,8 @@ for (const db of [one, two]) {
 
 // Both are written to; then each takes what the other has.
 const insert = 'INSERT INTO machines VALUES(?, ?, ?, ?, ?)';
-one.prepare(insert).run('m-1', 'läuft', 9007199254740993n, 2.0, Uint8Array.of(0x00, 0xff));
-one.prepare(insert).run('m-2', null, -1, 0.1, new Uint8Array());
+one.prepare(insert).run('m-1', null, 9007199254740993n, 2.0, Uint8Array.of(0x00, 0xff));
+one.prepare(insert).run('m-2', 'läuft', -1, 0.1, new Uint8Array());
 two.prepare(insert).run('m-3', 'new', 3, null, null);
 copyChanges(one, two, 0);
 copyChanges(two, one, 0);

@@ -100,7 +100,7 @@ for my $db ($one, $two) {
 
 # Both are written to; then each takes what the other has.
 my $insert = $one->prepare('INSERT INTO machines VALUES(?, ?, ?, ?, ?)');
-for my $machine (['m-1', 'läuft', 9007199254740993, 2.0, "\x00\xff"], ['m-2', undef, -1, 0.1, '']) {
+for my $machine (['m-1', undef, 9007199254740993, 2.0, "\x00\xff"], ['m-2', 'läuft', -1, 0.1, '']) {
     my @types = (SQL_VARCHAR, SQL_VARCHAR, SQL_INTEGER, SQL_REAL, SQL_BLOB);
     $insert->bind_param($_ + 1, $machine->[$_], $types[$_]) for 0 .. 4;
     $insert->execute;

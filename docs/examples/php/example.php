@@ -119,8 +119,8 @@ foreach ([$one, $two] as $db) {
 }
 
 // Both are written to; then each takes what the other has.
-insert($one, 'm-1', 'läuft', 9007199254740993, 2.0, "\x00\xff");
-insert($one, 'm-2', null, -1, 0.1, '');
+insert($one, 'm-1', null, 9007199254740993, 2.0, "\x00\xff");
+insert($one, 'm-2', 'läuft', -1, 0.1, '');
 $two->exec("INSERT INTO machines VALUES('m-3', 'new', 3, NULL, NULL)");
 copy_changes($one, $two, 0);
 copy_changes($two, $one, 0);

@@ -72,8 +72,8 @@ def main():
 
     # Both are written to; then each takes what the other has.
     insert = "INSERT INTO machines VALUES(?, ?, ?, ?, ?)"
-    one.execute(insert, ("m-1", "läuft", 9007199254740993, 2.0, b"\x00\xff"))
-    one.execute(insert, ("m-2", None, -1, 0.1, b""))
+    one.execute(insert, ("m-1", None, 9007199254740993, 2.0, b"\x00\xff"))
+    one.execute(insert, ("m-2", "läuft", -1, 0.1, b""))
     two.execute(insert, ("m-3", "new", 3, None, None))
     copy_changes(one, two, 0)
     copy_changes(two, one, 0)

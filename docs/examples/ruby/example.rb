@@ -69,8 +69,8 @@ end
 
 # Both are written to; then each takes what the other has.
 insert = 'INSERT INTO machines VALUES(?, ?, ?, ?, ?)'
-one.execute(insert, ['m-1', 'läuft', 9_007_199_254_740_993, 2.0, "\x00\xff".b])
-one.execute(insert, ['m-2', nil, -1, 0.1, ''.b])
+one.execute(insert, ['m-1', nil, 9_007_199_254_740_993, 2.0, "\x00\xff".b])
+one.execute(insert, ['m-2', 'läuft', -1, 0.1, ''.b])
 two.execute(insert, ['m-3', 'new', 3, nil, nil])
 copy_changes(one, two, 0)
 copy_changes(two, one, 0)

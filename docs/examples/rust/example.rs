@@ -111,8 +111,8 @@ fn main() -> Result<()> {
 
     // Both are written to; then each takes what the other has.
     let insert = "INSERT INTO machines VALUES(?, ?, ?, ?, ?)";
-    one.execute(insert, params!["m-1", "läuft", 9_007_199_254_740_993_i64, 2.0, [0x00_u8, 0xff]])?;
-    one.execute(insert, params!["m-2", None::<String>, -1, 0.1, [0_u8; 0]])?;
+    one.execute(insert, params!["m-1", None::<String>, 9_007_199_254_740_993_i64, 2.0, [0x00_u8, 0xff]])?;
+    one.execute(insert, params!["m-2", "läuft", -1, 0.1, [0_u8; 0]])?;
     two.execute("INSERT INTO machines VALUES('m-3', 'new', 3, NULL, NULL)", [])?;
     copy_changes(&one, &mut two, 0)?;
     copy_changes(&two, &mut one, 0)?;

@@ -59,8 +59,8 @@ for file in one.db two.db; do
 done
 
 # Both are written to; then each takes what the other has.
-sql one.db "INSERT INTO machines VALUES('m-1', 'läuft', 9007199254740993, 2.0, x'00ff')"
-sql one.db "INSERT INTO machines VALUES('m-2', NULL, -1, 0.1, x'')"
+sql one.db "INSERT INTO machines VALUES('m-1', NULL, 9007199254740993, 2.0, x'00ff')"
+sql one.db "INSERT INTO machines VALUES('m-2', 'läuft', -1, 0.1, x'')"
 sql two.db "INSERT INTO machines VALUES('m-3', 'new', 3, NULL, NULL)"
 copy_changes one.db two.db 0
 copy_changes two.db one.db 0

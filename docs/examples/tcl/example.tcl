@@ -83,8 +83,8 @@ foreach {name path} {one one.db two two.db} {
 set status "l\u00e4uft"
 set serial 9007199254740993
 set photo [binary format H* 00ff]
-one eval {INSERT INTO machines VALUES('m-1', $status, $serial, 2.0, @photo)}
-one eval {INSERT INTO machines VALUES('m-2', NULL, -1, 0.1, x'')}
+one eval {INSERT INTO machines VALUES('m-1', NULL, $serial, 2.0, @photo)}
+one eval {INSERT INTO machines VALUES('m-2', $status, -1, 0.1, x'')}
 two eval {INSERT INTO machines VALUES('m-3', 'new', 3, NULL, NULL)}
 copy_changes one two 0
 copy_changes two one 0
