@@ -37,6 +37,7 @@ JDBC = "/usr/share/java/sqlite-jdbc.jar"
 AT_LEAST = 6
 RUN_S = 60
 FETCH_S = 120
+COMPILE_S = 240
 BUILD_S = 900
 APT_S = 600
 
@@ -211,7 +212,7 @@ def node_better_sqlite3():
         environment = dict(os.environ, npm_config_jobs="max")
         if os.path.exists(headers):
             environment["npm_config_nodedir"] = "/usr"
-        fetch(["npm", "--prefix", os.path.join(modules, "better-sqlite3"), "run", "build-debug"], BUILD_S, env=environment)
+        fetch(["npm", "--prefix", os.path.join(modules, "better-sqlite3"), "run", "build-debug"], COMPILE_S, env=environment)
     return ["node", example("node", "better-sqlite3.mjs")], {"NODE_PATH": modules}
 
 
