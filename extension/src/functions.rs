@@ -17,6 +17,13 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_as_crr", 1, DIRECT, as_crr),
     ("crsql_as_crr", 2, DIRECT, as_crr),
     ("crsql_as_table", 1, DIRECT, as_table),
+    ("crsql_automigrate", 1, DIRECT, automigrate),
+    ("crsql_automigrate", 2, DIRECT, automigrate),
+    ("crsql_begin_alter", 1, DIRECT, begin_alter),
+    ("crsql_begin_alter", 2, DIRECT, begin_alter),
+    ("crsql_commit_alter", 1, DIRECT, commit_alter),
+    ("crsql_commit_alter", 2, DIRECT, commit_alter),
+    ("crsql_commit_alter", 3, DIRECT, commit_alter),
     ("crsql_site_id", 0, SAFE, site_id),
     ("crsql_db_version", 0, SAFE, db_version),
     ("crsql_next_db_version", 0, SAFE, next_db_version),
@@ -41,6 +48,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("starling_prune", 1, DIRECT, prune),
     ("starling_aside", 0, SAFE, aside),
     ("starling_resume", 0, DIRECT, resume),
+    ("starling_zeros_differ", 2, SAFE, zeros_differ),
     ("uuid7", 0, SAFE, uuid7),
     ("uuid7_blob", 0, SAFE, uuid7_blob),
 ];
@@ -87,6 +95,40 @@ fn as_crr(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
 
 fn as_table(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     session.as_table(text(args, 0, "crsql_as_table", "the table's name")?)?;
+    Ok(ok())
+}
+
+fn automigrate(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let schema_sql = text(args, 0, "crsql_automigrate", "the schema")?;
+    let cleanup = match args.len() {
+        1 => None,
+        _ if matches!(args.get(1), ValueRef::Null) => None,
+        _ => Some(text(args, 1, "crsql_automigrate", "the cleanup")?),
+    };
+    session.automigrate(schema_sql, cleanup)?;
+    Ok(Output::Text("migration complete".to_string()))
+}
+
+/// The table's name, which may follow the schema's.
+fn altered<'a>(args: &Args<'a>, function: &str) -> Result<&'a str> {
+    let first = text(args, 0, function, "the table's name")?;
+    if args.len() < 2 {
+        return Ok(first);
+    }
+    if !first.eq_ignore_ascii_case("main") {
+        return Err(Error::msg(format!("{function}: only tables of the main database are CRRs")));
+    }
+    text(args, 1, function, "the table's name")
+}
+
+fn begin_alter(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    session.begin_alter(altered(args, "crsql_begin_alter")?)?;
+    Ok(ok())
+}
+
+/// A third argument, by which other implementations were told that no column went, is not needed.
+fn commit_alter(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    session.commit_alter(altered(args, "crsql_commit_alter")?)?;
     Ok(ok())
 }
 
@@ -263,6 +305,15 @@ fn resume(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
         return Ok(Output::Integer(0));
     }
     session.resume().map(integer)
+}
+
+/// For the triggers: whether two values that SQLite calls equal are 0.0 and −0.0, which no SQL can tell apart.
+fn zeros_differ(_: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let differ = match (args.get(0), args.get(1)) {
+        (ValueRef::Real(a), ValueRef::Real(b)) => a.to_bits() != b.to_bits(),
+        _ => false,
+    };
+    Ok(Output::Integer(i64::from(differ)))
 }
 
 fn new_uuid7(session: &Shared) -> uuid::Uuid {

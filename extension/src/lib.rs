@@ -5,16 +5,23 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod affinity;
+mod alter;
 mod apply;
+mod arm;
 mod aside;
+mod automigrate;
 mod catalog;
 mod changes;
 mod changesets_table;
 mod clock_store;
 mod crr;
+mod differences;
+mod digest;
+mod evolve;
 mod flush;
 mod fnv;
 mod functions;
+mod generations;
 mod journal;
 mod journal_table;
 mod keeper;
@@ -22,6 +29,7 @@ mod live;
 mod log;
 mod merge;
 mod meta;
+mod names;
 mod no_rows;
 mod prune;
 mod resume;
@@ -29,6 +37,7 @@ mod rows;
 mod schema;
 mod serve;
 mod session;
+mod sql_text;
 mod sqlgen;
 pub mod sqlite;
 mod tx;
@@ -53,7 +62,10 @@ pub(crate) fn register(db: Db) -> Result<()> {
     create_module::<unpack::UnpackTable>(db, "crsql_unpack_columns", Rc::clone(&session))?;
     if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.
-        let _ = session.ensure_schema();
+        if session.ensure_schema().is_err() {
+            // SQLite takes the connection's last error for ours: a success puts it out of mind.
+            db.exec(";")?;
+        }
     }
     session.finalize_statements();
     Ok(())

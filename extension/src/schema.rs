@@ -1,5 +1,6 @@
 //! What a table looks like, read through SQLite (never by searching its SQL text), and whether it can be a CRR.
 
+use crate::sql_text::has_keyword;
 use crate::sqlgen::{Ident, Literal, MAX_TABLE_ID};
 use crate::sqlite::{Db, Error, Result};
 use starling_crdt::key::MAX_KEY_COLUMNS;
@@ -50,6 +51,8 @@ pub struct Column {
     pub affinity: Affinity,
     /// NOT NULL without a default: a row cannot be shown before this cell is there.
     pub required: bool,
+    /// The text of its DEFAULT clause.
+    pub default_sql: Option<String>,
     /// Schema generation in which it came; a base entry of an older generation does not speak for it.
     pub born: u32,
 }
@@ -72,8 +75,10 @@ pub struct TableInfo {
     pub generation: u32,
     /// Key columns, in key order.
     pub keys: Vec<Column>,
-    /// The other columns that are stored, in schema order.
+    /// The other columns that are stored: in schema order until the catalogue has given ids, then in the order of these.
     pub columns: Vec<Column>,
+    /// Names of these columns in schema order.
+    pub schema_order: Vec<String>,
     /// The key is one INTEGER PRIMARY KEY: row clocks are kept by rowid.
     pub int_key: bool,
     /// The key's own conflict clause is REPLACE: an overwritten row shows only to a BEFORE trigger.
@@ -101,10 +106,17 @@ impl TableInfo {
     }
 }
 
+/// How a table of `main` is really called: SQLite's names ignore the case of ASCII letters.
+pub fn real_name(db: Db, name: &str) -> Result<Option<String>> {
+    let mut find =
+        db.prepare_transient("SELECT name FROM main.sqlite_master WHERE type = 'table' AND name = ?1 COLLATE NOCASE")?;
+    find.bind_text(1, name)?;
+    Ok(if find.step()? { Some(text(find.column_text(0))) } else { None })
+}
+
 struct RawColumn {
     column: Column,
     not_null: bool,
-    has_default: bool,
     pk: i64,
     declared: String,
 }
@@ -115,7 +127,7 @@ struct RawColumn {
 /// What SQLite says.
 pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
     let mut list =
-        db.prepare("SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND lower(name) = lower(?1)")?;
+        db.prepare("SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND name = ?1 COLLATE NOCASE")?;
     list.bind_text(1, name)?;
     if !list.step()? {
         return Ok(None);
@@ -136,8 +148,9 @@ pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
         columns: raw
             .iter()
             .filter(|c| c.pk == 0)
-            .map(|c| Column { required: c.not_null && !c.has_default, ..c.column.clone() })
+            .map(|c| Column { required: c.not_null && c.column.default_sql.is_none(), ..c.column.clone() })
             .collect(),
+        schema_order: raw.iter().filter(|c| c.pk == 0).map(|c| c.column.name.clone()).collect(),
         name: real_name,
     }))
 }
@@ -158,9 +171,15 @@ fn read_columns(db: Db, name: &str, strict: bool) -> Result<Vec<RawColumn>> {
         let declared = text(stmt.column_text(2));
         let affinity = Affinity::of_declared_type(&declared, strict);
         out.push(RawColumn {
-            column: Column { id: 0, name: text(stmt.column_text(1)), affinity, required: false, born: 1 },
+            column: Column {
+                id: 0,
+                name: text(stmt.column_text(1)),
+                affinity,
+                required: false,
+                default_sql: (!stmt.column_is_null(4)).then(|| text(stmt.column_text(4))),
+                born: 1,
+            },
             not_null: stmt.column_int(3) != 0,
-            has_default: !stmt.column_is_null(4),
             pk: stmt.column_int(5),
             declared,
         });
@@ -238,7 +257,8 @@ pub fn check(db: Db, table: &TableInfo) -> Result<()> {
     Ok(())
 }
 
-fn is_virtual(db: Db, name: &str) -> Result<bool> {
+/// Whether a table of `main` is a virtual one.
+pub fn is_virtual(db: Db, name: &str) -> Result<bool> {
     let mut stmt = db.prepare("SELECT rootpage FROM main.sqlite_master WHERE type = 'table' AND name = ?1")?;
     stmt.bind_text(1, name)?;
     Ok(stmt.step()? && stmt.column_int(0) == 0)
@@ -253,52 +273,6 @@ fn autoincrement(db: Db, name: &str) -> Result<Option<String>> {
         "it uses AUTOINCREMENT, which cannot be kept across replicas; use INTEGER PRIMARY KEY, or uuid7() keys"
             .to_string()
     }))
-}
-
-/// Whether a keyword stands in SQL text outside comments, strings and quoted names.
-pub fn has_keyword(sql: &str, keyword: &str) -> bool {
-    let bytes = sql.as_bytes();
-    let mut i = 0;
-    while let Some(&b) = bytes.get(i) {
-        let next = bytes.get(i + 1).copied();
-        match b {
-            b'\'' | b'"' | b'`' | b'[' => {
-                let close = if b == b'[' { b']' } else { b };
-                i += 1;
-                while bytes.get(i).is_some_and(|c| *c != close) {
-                    i += 1;
-                }
-                i += 1;
-            }
-            b'-' if next == Some(b'-') => {
-                while bytes.get(i).is_some_and(|c| *c != b'\n') {
-                    i += 1;
-                }
-            }
-            b'/' if next == Some(b'*') => {
-                i += 2;
-                while i < bytes.len() && !(bytes[i] == b'*' && bytes.get(i + 1) == Some(&b'/')) {
-                    i += 1;
-                }
-                i += 2;
-            }
-            _ if is_word(b) => {
-                let start = i;
-                while bytes.get(i).is_some_and(|c| is_word(*c)) {
-                    i += 1;
-                }
-                if sql.get(start..i).is_some_and(|w| w.eq_ignore_ascii_case(keyword)) {
-                    return true;
-                }
-            }
-            _ => i += 1,
-        }
-    }
-    false
-}
-
-const fn is_word(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b == b'_' || b == b'$' || b >= 0x80
 }
 
 fn other_unique(db: Db, name: &str) -> Result<Option<String>> {
@@ -363,13 +337,5 @@ mod tests {
         }
         assert_eq!(Affinity::of_declared_type("ANY", true), Affinity::None);
         assert_eq!(Affinity::of_declared_type("ANY", false), Affinity::Numeric);
-    }
-
-    #[test]
-    fn a_keyword_in_a_comment_a_string_or_a_name_is_not_one() {
-        let yes = "CREATE TABLE t(a INTEGER PRIMARY KEY autoincrement)";
-        let no = "CREATE TABLE t(a /* AUTOINCREMENT */ INTEGER, \"AUTOINCREMENT\" TEXT DEFAULT 'AUTOINCREMENT', -- AUTOINCREMENT\n [AUTOINCREMENT] , xAUTOINCREMENT, PRIMARY KEY(a))";
-        assert!(has_keyword(yes, "AUTOINCREMENT"));
-        assert!(!has_keyword(no, "AUTOINCREMENT"));
     }
 }

@@ -1,6 +1,6 @@
 //! SQL text made from names and ids. [`Ident`] and [`Literal`] are the only quoting there is.
 
-use crate::schema::TableInfo;
+use crate::schema::{Column, TableInfo};
 use std::fmt;
 
 /// The journal's virtual table. Its name is what a program without the extension reads ("no such table: main.…"), so it
@@ -38,6 +38,8 @@ pub enum TagOp {
     Move,
     /// BEFORE an insert or a key update over an existing row, on tables whose own schema says ON CONFLICT REPLACE
     Overwrite,
+    /// AFTER UPDATE within an alter window: any column may have been written
+    Rewrite,
 }
 
 /// Largest table id and mask word that fit a tag.
@@ -69,6 +71,7 @@ impl Tag {
             TagOp::Update => 2,
             TagOp::Move => 3,
             TagOp::Overwrite => 4,
+            TagOp::Rewrite => 5,
         };
         (i64::from(self.file) << 36)
             | (i64::from(self.table) << 16)
@@ -85,6 +88,7 @@ impl Tag {
             2 => TagOp::Update,
             3 => TagOp::Move,
             4 => TagOp::Overwrite,
+            5 => TagOp::Rewrite,
             _ => return None,
         };
         Some(Self {
@@ -132,24 +136,35 @@ pub fn trigger_prefix(table: &str) -> String {
     format!("{table}__crsql_")
 }
 
-/// The CREATE TRIGGER statements of a CRR, each with its trigger's name. SQLite fires the newest trigger first, so the
-/// column groups are made last to first, that their touches come in column order.
-pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
-    let packed = table.keys.len() > KEY_SLOTS;
-    let tag = |op, word| Tag { file, table: table.id, word, packed, op }.encode().to_string();
-    let keys = |row: &str| {
-        let columns = list(table.keys.iter().map(|k| format!("{row}.{}", Ident(&k.name))), ", ");
-        if packed {
+/// What the trigger templates are filled with, for one table.
+struct Templates<'t> {
+    table: &'t TableInfo,
+    file: u32,
+    packed: bool,
+}
+
+impl<'t> Templates<'t> {
+    fn new(table: &'t TableInfo, file: u32) -> Self {
+        Self { table, file, packed: table.keys.len() > KEY_SLOTS }
+    }
+
+    fn tag(&self, op: TagOp, word: u16) -> String {
+        Tag { file: self.file, table: self.table.id, word, packed: self.packed, op }.encode().to_string()
+    }
+
+    fn keys(&self, row: &str) -> String {
+        let columns = list(self.table.keys.iter().map(|k| format!("{row}.{}", Ident(&k.name))), ", ");
+        if self.packed {
             format!("crsql_pack_columns({columns})")
         } else {
             columns
         }
-    };
-    let slots = list((0..if packed { 1 } else { table.keys.len() }).map(|i| format!("k{i}")), ", ");
-    let same_key = list(table.keys.iter().map(|k| format!("NOT ({})", differs(&k.name, k.untyped()))), " AND ");
-    let match_new = list(table.keys.iter().map(|k| format!("{0} = NEW.{0}", Ident(&k.name))), " AND ");
-    let make = |kind: String, template: &str, tag: String, mask: &str, of: &str| {
-        let name = trigger_prefix(&table.name) + &kind;
+    }
+
+    /// A trigger's name and its SQL.
+    fn make(&self, kind: &str, template: &str, tag: String, mask: &str, of: &str) -> (String, String) {
+        let table = self.table;
+        let name = trigger_prefix(&table.name) + kind;
         let values = [
             ("trigger", Ident(&name).to_string()),
             ("table", Ident(&table.name).to_string()),
@@ -157,39 +172,58 @@ pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
             ("tag", tag),
             ("mask", mask.to_string()),
             ("columns", of.to_string()),
-            ("key_slots", slots.clone()),
-            ("new_keys", keys("NEW")),
-            ("old_keys", keys("OLD")),
-            ("same_key", same_key.clone()),
-            ("match_new", match_new.clone()),
-            ("delete_tag", tag_of(file, table, packed, TagOp::Delete)),
-            ("insert_tag", tag_of(file, table, packed, TagOp::Move)),
+            ("key_slots", list((0..if self.packed { 1 } else { table.keys.len() }).map(|i| format!("k{i}")), ", ")),
+            ("new_keys", self.keys("NEW")),
+            ("old_keys", self.keys("OLD")),
+            ("same_key", list(table.keys.iter().map(|k| format!("NOT ({})", differs(&k.name, k.untyped()))), " AND ")),
+            ("match_new", list(table.keys.iter().map(|k| format!("{0} = NEW.{0}", Ident(&k.name))), " AND ")),
+            ("delete_tag", self.tag(TagOp::Delete, 0)),
+            ("insert_tag", self.tag(TagOp::Move, 0)),
         ];
         let values: Vec<(&str, &str)> = values.iter().map(|(n, v)| (*n, v.as_str())).collect();
         (name, fill(template, &values).trim_end().to_string())
-    };
-    let mut out = vec![
-        make("insert".into(), include_str!("../../sql/extension/trigger_insert.sql"), tag(TagOp::Insert, 0), "", ""),
-        make("delete".into(), include_str!("../../sql/extension/trigger_delete.sql"), tag(TagOp::Delete, 0), "", ""),
-        make("move".into(), include_str!("../../sql/extension/trigger_move.sql"), String::new(), "", ""),
-    ];
+    }
+
+    /// The triggers that name no column but the key's.
+    fn on_keys(&self) -> Vec<(String, String)> {
+        let (insert, delete) = (self.tag(TagOp::Insert, 0), self.tag(TagOp::Delete, 0));
+        vec![
+            self.make("insert", include_str!("../../sql/extension/trigger_insert.sql"), insert, "", ""),
+            self.make("delete", include_str!("../../sql/extension/trigger_delete.sql"), delete, "", ""),
+            self.make("move", include_str!("../../sql/extension/trigger_move.sql"), String::new(), "", ""),
+        ]
+    }
+}
+
+/// The CREATE TRIGGER statements of a CRR, each with its trigger's name. SQLite fires the newest trigger first, so the
+/// column groups are made last to first, that their touches come in column order.
+pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
+    let templates = Templates::new(table, file);
+    let mut out = templates.on_keys();
     for (word, group) in table.columns.chunks(starling_crdt::local::MASK_BITS as usize).enumerate().rev() {
         let bits = group.iter().enumerate().map(|(i, c)| format!("(({})<<{i})", differs(&c.name, c.untyped())));
         let of = list(group.iter().map(|c| Ident(&c.name)), ", ");
         let template = include_str!("../../sql/extension/trigger_update.sql");
-        out.push(make(format!("update_{word}"), template, tag(TagOp::Update, word as u16), &list(bits, "|"), &of));
+        let tag = templates.tag(TagOp::Update, word as u16);
+        out.push(templates.make(&format!("update_{word}"), template, tag, &list(bits, "|"), &of));
     }
     if table.replaces_by_schema {
+        let tag = templates.tag(TagOp::Overwrite, 0);
         let template = include_str!("../../sql/extension/trigger_before_insert.sql");
-        out.push(make("before".into(), template, tag(TagOp::Overwrite, 0), "", ""));
+        out.push(templates.make("before", template, tag.clone(), "", ""));
         let template = include_str!("../../sql/extension/trigger_before_update.sql");
-        out.push(make("before_move".into(), template, tag(TagOp::Overwrite, 0), "", ""));
+        out.push(templates.make("before_move", template, tag, "", ""));
     }
     out
 }
 
-fn tag_of(file: u32, table: &TableInfo, packed: bool, op: TagOp) -> String {
-    Tag { file, table: table.id, word: 0, packed, op }.encode().to_string()
+/// The triggers of a CRR within an alter window: no column is named, so that every column can be dropped.
+pub fn window_triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
+    let templates = Templates::new(table, file);
+    let mut out = templates.on_keys();
+    let template = include_str!("../../sql/extension/trigger_rewrite.sql");
+    out.push(templates.make("rewrite", template, templates.tag(TagOp::Rewrite, 0), "", ""));
+    out
 }
 
 /// Whether a column's old and new value differ as replicas see it: bytes and type, whatever the column's collation says
@@ -198,7 +232,7 @@ fn differs(column: &str, untyped: bool) -> String {
     let c = Ident(column);
     let bytes = format!("NEW.{c} IS NOT OLD.{c} COLLATE BINARY");
     if untyped {
-        format!("{bytes} OR typeof(NEW.{c}) IS NOT typeof(OLD.{c}) OR (NEW.{c} = 0 AND typeof(NEW.{c}) = 'real')")
+        format!("{bytes} OR typeof(NEW.{c}) IS NOT typeof(OLD.{c}) OR (NEW.{c} = 0 AND starling_zeros_differ(NEW.{c}, OLD.{c}))")
     } else {
         bytes
     }
@@ -216,6 +250,21 @@ pub fn select_row(table: &TableInfo) -> String {
         list(table.columns.iter().map(|c| Ident(&c.name)), ", ")
     };
     format!("SELECT {columns} FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
+}
+
+/// `SELECT` of all rows: keys, then columns.
+pub fn select_rows(table: &TableInfo) -> String {
+    let all = list(table.keys.iter().chain(&table.columns).map(|c| Ident(&c.name)), ", ");
+    format!("SELECT {all} FROM main.{}", Ident(&table.name))
+}
+
+/// `SELECT` of the keys of rows where one of these columns does not hold its default, and for each whether it does not.
+pub fn select_not_default(table: &TableInfo, columns: &[&Column]) -> String {
+    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
+    let differs = |c: &&Column| format!("({} IS NOT ({}))", Ident(&c.name), c.default_sql.as_deref().unwrap_or("NULL"));
+    let flags = list(columns.iter().map(differs), ", ");
+    let any = list(columns.iter().map(differs), " OR ");
+    format!("SELECT {keys}, {flags} FROM main.{} WHERE {any} ORDER BY {keys}", Ident(&table.name))
 }
 
 /// `SELECT` of all keys.
@@ -270,7 +319,7 @@ mod tests {
 
     #[test]
     fn tags_round_trip() {
-        for op in [TagOp::Insert, TagOp::Delete, TagOp::Update, TagOp::Move, TagOp::Overwrite] {
+        for op in [TagOp::Insert, TagOp::Delete, TagOp::Update, TagOp::Move, TagOp::Overwrite, TagOp::Rewrite] {
             let tag = Tag { file: FILE_ID_MASK, table: MAX_TABLE_ID, word: 40, packed: true, op };
             assert!(tag.encode() > 0);
             assert_eq!(Tag::decode(tag.encode()), Some(tag));

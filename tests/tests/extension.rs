@@ -1,5 +1,13 @@
 //! The extension in an embedded SQLite: laws over random histories, exactness, refusals, damage.
 
+#[path = "extension/adversity.rs"]
+mod adversity;
+#[path = "extension/alter.rs"]
+mod alter;
+#[path = "extension/alter_laws.rs"]
+mod alter_laws;
+#[path = "extension/automigrate.rs"]
+mod automigrate;
 #[path = "extension/damage.rs"]
 mod damage;
 #[path = "extension/exactness.rs"]

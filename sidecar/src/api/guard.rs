@@ -26,6 +26,8 @@ const EXTENSION_FUNCTIONS: &[&str] = &[
     "crsql_internal_sync_bit",
     "crsql_next_db_version",
     "crsql_pack_columns",
+    // What the capturing triggers of untyped columns call.
+    "starling_zeros_differ",
     "crsql_rows_impacted",
     "crsql_sha",
     "crsql_site_id",
