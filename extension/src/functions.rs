@@ -1,5 +1,6 @@
 //! The SQL functions. One table of them; a test asserts the exact list.
 
+use crate::affinity::whole_number;
 use crate::session::Shared;
 use crate::sqlite::{create_function, Args, Db, Error, FunctionFlags, Output, Result, ValueRef};
 use starling_crdt::{key, Vector};
@@ -141,11 +142,9 @@ fn db_version(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 }
 
 fn next_db_version(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
-    let given = match args.get(0) {
-        ValueRef::Null => 0,
-        ValueRef::Integer(v) => {
-            u64::try_from(v).map_err(|_| Error::msg("crsql_next_db_version: a version is not negative"))?
-        }
+    let given = match (args.is_null(0), whole_number(args.get(0))) {
+        (true, _) => 0,
+        (_, Some(v)) => u64::try_from(v).map_err(|_| Error::msg("crsql_next_db_version: a version is not negative"))?,
         _ => return Err(Error::msg("crsql_next_db_version: the version must be an integer")),
     };
     session.next_version(given).map(integer)
@@ -162,8 +161,8 @@ fn sync_bit(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 
 fn config_set(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     let name = text(args, 0, "crsql_config_set", "the setting's name")?;
-    let value = match (name, args.get(1)) {
-        ("merge-equal-values", ValueRef::Integer(v @ (0 | 1))) => v,
+    let value = match (name, whole_number(args.get(1))) {
+        ("merge-equal-values", Some(v @ (0 | 1))) => v,
         ("merge-equal-values", _) => return Err(Error::msg("crsql_config_set: merge-equal-values is 0 or 1")),
         _ => return Err(Error::msg(format!("crsql_config_set: unknown setting {name}; there is merge-equal-values"))),
     };
@@ -285,7 +284,7 @@ fn aside(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 }
 
 fn prune(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
-    let ValueRef::Integer(budget) = args.get(0) else {
+    let Some(budget) = whole_number(args.get(0)) else {
         return Err(Error::msg("starling_prune: the number of entries to look at must be an integer"));
     };
     if !session.has_schema()? {

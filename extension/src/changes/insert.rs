@@ -1,6 +1,7 @@
 //! `INSERT INTO crsql_changes VALUES (…)`: one cell from elsewhere, without a dot that the cluster knows (X9).
 
 use super::column;
+use crate::affinity::whole_number;
 use crate::catalog::Table;
 use crate::merge::canonical_key;
 use crate::session::Session;
@@ -38,13 +39,13 @@ impl<'a> Nine<'a> {
             ValueRef::Text(t) => std::str::from_utf8(t).map_err(|_| refuse(&format!("{name} is not UTF-8"))),
             _ => Err(refuse(&format!("{name} must be text"))),
         };
-        let number = |i, name: &str, max: u64| match values.get(i) {
-            ValueRef::Integer(v) => match u64::try_from(v) {
+        let number = |i, name: &str, max: u64| match whole_number(values.get(i)) {
+            Some(v) => match u64::try_from(v) {
                 Ok(v) if v <= max => Ok(v),
                 Ok(_) => Err(refuse(&format!("{name} {v} is above its limit {max}"))),
                 Err(_) => Err(refuse(&format!("{name} {v} is negative"))),
             },
-            _ => Err(refuse(&format!("{name} must be an integer"))),
+            None => Err(refuse(&format!("{name} must be an integer"))),
         };
         let site = match values.get(column::SITE_ID) {
             ValueRef::Null => None,
