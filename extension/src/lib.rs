@@ -14,6 +14,7 @@ mod clock_store;
 mod crr;
 mod flush;
 mod fnv;
+mod fract;
 mod functions;
 mod journal;
 mod journal_table;

@@ -24,6 +24,7 @@ impl Session {
         let Some(mut info) = schema::read(self.db, name)? else {
             // Dropped: its metadata stays archived, so that it can come back (X3).
             let id = self.table_id(name)?;
+            self.forget_order(id, name)?;
             return self.set_active(id, false);
         };
         if self.is_armed(&{
@@ -35,6 +36,7 @@ impl Session {
         }
         self.register(&mut info)?;
         self.arm(&info)?;
+        self.keep_order(&info)?;
         self.log_differences(&Table::new(info))
     }
 

@@ -4,6 +4,8 @@
 mod damage;
 #[path = "extension/exactness.rs"]
 mod exactness;
+#[path = "extension/fract.rs"]
+mod fract;
 #[path = "extension/interface.rs"]
 mod interface;
 #[path = "extension/laws.rs"]

@@ -82,12 +82,7 @@ pub fn key_between(lower: Option<&[u8]>, upper: Option<&[u8]>) -> Result<Vec<u8>
 ///
 /// # Errors
 /// As [`key_between`].
-pub fn nth_key_between(
-    lower: Option<&[u8]>,
-    upper: Option<&[u8]>,
-    i: u64,
-    n: u64,
-) -> Result<Vec<u8>, OrderKeyError> {
+pub fn nth_key_between(lower: Option<&[u8]>, upper: Option<&[u8]>, i: u64, n: u64) -> Result<Vec<u8>, OrderKeyError> {
     let (mut lower, mut upper) = (lower.map(<[u8]>::to_vec), upper.map(<[u8]>::to_vec));
     let (mut first, mut last) = (1, n.max(1));
     let i = i.clamp(first, last);

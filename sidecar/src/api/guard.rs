@@ -30,6 +30,8 @@ const EXTENSION_FUNCTIONS: &[&str] = &[
     "crsql_sha",
     "crsql_site_id",
     "starling_aside",
+    "starling_fract_is_key",
+    "starling_fract_nth_key",
     "starling_vector",
     "starling_version",
 ];
