@@ -32,6 +32,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_fract_key_between", 2, SAFE, fract::key_between),
     ("starling_fract_nth_key", 4, SAFE, fract::nth_key),
     ("starling_fract_is_key", 1, SAFE, fract::is_key),
+    ("crsql_pending", 0, SAFE, pending),
     ("crsql_finalize", 0, DIRECT, finalize),
     ("crsql_sha", 0, SAFE, sha),
     ("starling_version", 0, SAFE, version),
@@ -245,6 +246,10 @@ fn new_site(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 
 fn aside(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     session.aside_count().map(Output::Integer)
+}
+
+fn pending(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(Output::Integer(session.pending()?.values().sum()))
 }
 
 fn prune(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {

@@ -10,6 +10,8 @@ mod fract;
 mod interface;
 #[path = "extension/laws.rs"]
 mod laws;
+#[path = "extension/pending.rs"]
+mod pending;
 #[path = "extension/refusals.rs"]
 mod refusals;
 #[path = "extension/transparency.rs"]

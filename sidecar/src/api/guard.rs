@@ -26,6 +26,7 @@ const EXTENSION_FUNCTIONS: &[&str] = &[
     "crsql_internal_sync_bit",
     "crsql_next_db_version",
     "crsql_pack_columns",
+    "crsql_pending",
     "crsql_rows_impacted",
     "crsql_sha",
     "crsql_site_id",
