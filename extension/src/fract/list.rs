@@ -17,6 +17,8 @@ pub struct List {
     pub order: String,
     /// Rows that agree in these are one list.
     pub lists: Vec<String>,
+    /// An index that is not ours finds a row's neighbours already.
+    pub indexed: bool,
 }
 
 /// A column as the view shows it.
@@ -68,13 +70,36 @@ impl List {
             }
         }
         let keys = info.keys.iter().map(|k| k.name.clone()).collect();
-        Ok(Self { table, keys, columns, order, lists: real_lists })
+        let indexed = is_indexed(db, &table, &real_lists, &order)?;
+        Ok(Self { table, keys, columns, order, lists: real_lists, indexed })
     }
 }
 
 /// The view's column that names the row before, for a key column.
 pub fn after(key: &str) -> String {
     format!("after_{key}")
+}
+
+/// Whether some index, other than the one made here, begins with the list columns and then the order column.
+fn is_indexed(db: Db, table: &str, lists: &[String], order: &str) -> Result<bool> {
+    let ours = super::sql::index(table);
+    let mut indexes = db.prepare_transient(&format!("PRAGMA main.index_list({})", Literal(table)))?;
+    while indexes.step()? {
+        let (name, partial) = (schema::text(indexes.column_text(1)), indexes.column_int(4) != 0);
+        if partial || name.eq_ignore_ascii_case(&ours) {
+            continue;
+        }
+        let mut info = db.prepare_transient(&format!("PRAGMA main.index_info({})", Literal(&name)))?;
+        let mut columns = Vec::new();
+        while info.step()? {
+            columns.push(schema::text(info.column_text(2)));
+        }
+        let leads = columns.get(..lists.len()).is_some_and(|first| lists.iter().all(|l| first.contains(l)));
+        if leads && columns.get(lists.len()).is_some_and(|c| c == order) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Why a column cannot hold order keys so that they sort in byte order.

@@ -134,7 +134,7 @@ impl Session {
         Ok(())
     }
 
-    /// Makes view and triggers, unless they stand there as they ought to.
+    /// Makes view, triggers and index, unless they stand there as they ought to.
     fn install(&self, list: &List) -> Result<()> {
         let wanted = sql::objects(list);
         let mut complete = true;
@@ -161,10 +161,10 @@ impl Session {
         Ok(())
     }
 
-    /// The SQL text of a view or trigger.
+    /// The SQL text of a view, trigger or index.
     fn object(&self, name: &str) -> Result<Option<String>> {
         let mut find = self.db.prepare_transient(
-            "SELECT sql FROM main.sqlite_master WHERE type IN ('view', 'trigger') AND lower(name) = lower(?1)",
+            "SELECT sql FROM main.sqlite_master WHERE type IN ('view', 'trigger', 'index') AND lower(name) = lower(?1)",
         )?;
         find.bind_text(1, name)?;
         Ok(if find.step()? { Some(crate::schema::text(find.column_text(0))) } else { None })

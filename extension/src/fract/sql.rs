@@ -4,22 +4,43 @@ use super::list::{after, List};
 use crate::sqlgen::{fill, list as join, Ident, Literal};
 
 /// Kinds and names of what is made for a table, in the order in which it can be dropped: with the view go its triggers.
-pub fn names(table: &str) -> [(&'static str, String); 3] {
-    [("VIEW", view(table)), ("TRIGGER", trigger(table, "insert")), ("TRIGGER", trigger(table, "update"))]
+pub fn names(table: &str) -> [(&'static str, String); 4] {
+    [
+        ("VIEW", view(table)),
+        ("TRIGGER", trigger(table, "insert")),
+        ("TRIGGER", trigger(table, "update")),
+        ("INDEX", index(table)),
+    ]
+}
+
+/// The name of the index that finds a row's neighbours.
+pub fn index(table: &str) -> String {
+    trigger(table, "order")
 }
 
 /// The CREATE statements, each with its object's name.
 pub fn objects(list: &List) -> Vec<(String, String)> {
     let pend = include_str!("../../../sql/extension/fract_pend.sql");
     let update = format!("UPDATE OF {}", Ident(&list.order));
-    vec![
+    let mut all = vec![
         object(list, trigger(&list.table, "insert"), pend, &[("event", "INSERT")]),
         object(list, trigger(&list.table, "update"), pend, &[("event", &update)]),
         (view(&list.table), create_view(list)),
         insert_into_view(list),
         update_of_view(list),
         move_in_view(list),
-    ]
+    ];
+    if !list.indexed {
+        all.push(create_index(list));
+    }
+    all
+}
+
+fn create_index(list: &List) -> (String, String) {
+    let (name, columns) = (index(&list.table), join(list.lists.iter().chain([&list.order]).map(|c| Ident(c)), ", "));
+    let values = [("index", &*Ident(&name).to_string()), ("columns", &*columns)];
+    let sql = with_names(list, include_str!("../../../sql/extension/fract_index.sql"), &values);
+    (name, sql)
 }
 
 /// Rows with an order value: key columns, list columns, the value, whether it is a key.

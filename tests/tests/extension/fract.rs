@@ -224,7 +224,6 @@ fn random_moves_agree_with_a_list_in_memory_and_replicas_end_alike() {
 #[test]
 fn appending_and_prepending_make_short_keys() {
     let s = todo();
-    s.exec("CREATE INDEX todo_order ON todo(list, ord)");
     s.exec("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) INSERT INTO todo SELECT i, 'a', 1 - 2 * (i % 2), 'x' FROM n");
     assert_eq!(s.rows("SELECT min(length(ord)), max(length(ord)), count(DISTINCT ord) FROM todo"), ["2|3|5000"]);
 }
@@ -346,6 +345,16 @@ fn a_key_that_is_none_is_no_neighbour() {
 }
 
 #[test]
+fn neighbours_are_found_by_an_index_and_one_that_is_there_is_used() {
+    let plan = |s: &Site| s.rows("EXPLAIN QUERY PLAN SELECT max(ord) FROM todo WHERE list = 'a'").join(" ");
+    let s = todo();
+    assert!(plan(&s).contains("todo__fractindex_order"), "{}", plan(&s));
+    let s = ordered(&format!("{TODO}; CREATE INDEX own ON todo(list, ord, title)"), "'todo', 'ord', 'list'");
+    assert!(plan(&s).contains("own"), "{}", plan(&s));
+    assert_eq!(s.one::<i64>("SELECT count(*) FROM sqlite_master WHERE name = 'todo__fractindex_order'"), 0);
+}
+
+#[test]
 fn a_merged_key_is_final() {
     let (a, b) = (Site::memory().with(&[("todo", TODO)]), todo());
     a.exec("INSERT INTO todo VALUES(1, 'a', 1, 'x')");
@@ -360,7 +369,7 @@ fn a_merged_key_is_final() {
 fn a_table_that_is_no_crr_any_more_or_gone_leaves_no_broken_view() {
     let s = todo();
     let made = || s.rows("SELECT name FROM sqlite_master WHERE name LIKE '%fractindex%'");
-    assert_eq!(made().len(), 6);
+    assert_eq!(made().len(), 7);
     s.one::<String>("SELECT crsql_as_table('todo')");
     assert_eq!(made(), [] as [&str; 0]);
     s.exec("INSERT INTO todo VALUES(1, 'a', 1, 'plain again'); SELECT crsql_as_crr('todo')");
