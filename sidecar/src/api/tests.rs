@@ -105,6 +105,8 @@ fn an_ordered_list_is_made_and_written_through_its_view() {
     );
     let json = ok(&mut e, "SELECT id FROM todo ORDER BY ord");
     assert_eq!(json["rows"], serde_json::json!([[3], [1], [2]]));
+    let json = ok(&mut e, "SELECT crsql_pending(), (SELECT count(*) FROM crsql_pending)");
+    assert_eq!(json["rows"], serde_json::json!([[0, 0]]));
 }
 
 #[test]
