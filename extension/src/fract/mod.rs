@@ -10,7 +10,7 @@ mod sql;
 use crate::schema::TableInfo;
 use crate::session::{Session, Shared};
 use crate::sqlgen::Ident;
-use crate::sqlite::{Args, Db, Error, Output, Result, ValueRef};
+use crate::sqlite::{codes, Args, Db, Error, Output, Result, ValueRef};
 use list::List;
 use starling_crdt::order_key;
 use starling_crdt::Value;
@@ -151,12 +151,27 @@ impl Session {
         Ok(())
     }
 
-    /// Drops what `install` made for a table of this name; what others made under the same names stays.
+    /// Drops what `install` made on a table, also under a name that it had before; what others made under such names stays.
     fn uninstall(&self, table: &str) -> Result<()> {
-        for (kind, name) in sql::names(table) {
-            if self.object(&name)?.is_some_and(|sql| sql.contains("crsql_fract_")) {
-                self.db.exec(&format!("DROP {kind} IF EXISTS main.{}", Ident(&name)))?;
+        let view = sql::view(table);
+        if self.object(&view)?.is_some_and(|sql| sql.contains("crsql_fract_")) {
+            // Its triggers go with it.
+            self.db.exec(&format!("DROP VIEW main.{}", Ident(&view)))?;
+        }
+        let mut made = Vec::new();
+        {
+            let mut all = self.db.prepare_transient(
+                "SELECT type, name FROM main.sqlite_master WHERE type IN ('trigger', 'index') \
+                 AND lower(tbl_name) = lower(?1) AND name LIKE '%\\_\\_fractindex\\_%' ESCAPE '\\' \
+                 AND instr(sql, 'crsql_fract_') > 0",
+            )?;
+            all.bind_text(1, table)?;
+            while all.step()? {
+                made.push((crate::schema::text(all.column_text(0)), crate::schema::text(all.column_text(1))));
             }
+        }
+        for (kind, name) in made {
+            self.db.exec(&format!("DROP {kind} main.{}", Ident(&name)))?;
         }
         Ok(())
     }
@@ -202,7 +217,11 @@ impl Session {
             _ => None,
         };
         match list {
-            Some(list) => self.install(&list),
+            Some(list) => match self.atomically(|| self.install(&list)) {
+                // A name is taken: no reason to leave tables untracked. The next crsql_fract_as_ordered says so.
+                Err(e) if e.primary() == codes::ERROR => Ok(()),
+                other => other,
+            },
             None => self.forget_order(info.id, &info.name),
         }
     }

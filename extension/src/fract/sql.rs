@@ -3,16 +3,6 @@
 use super::list::{after, List};
 use crate::sqlgen::{fill, list as join, Ident, Literal};
 
-/// Kinds and names of what is made for a table, in the order in which it can be dropped: with the view go its triggers.
-pub fn names(table: &str) -> [(&'static str, String); 4] {
-    [
-        ("VIEW", view(table)),
-        ("TRIGGER", trigger(table, "insert")),
-        ("TRIGGER", trigger(table, "update")),
-        ("INDEX", index(table)),
-    ]
-}
-
 /// The name of the index that finds a row's neighbours.
 pub fn index(table: &str) -> String {
     trigger(table, "order")
@@ -58,7 +48,8 @@ pub fn set_key(list: &List) -> String {
     format!("UPDATE main.{} SET {} = ?1 WHERE {row}", Ident(&list.table), Ident(&list.order))
 }
 
-fn view(table: &str) -> String {
+/// The name of the view.
+pub fn view(table: &str) -> String {
     format!("{table}_fractindex")
 }
 

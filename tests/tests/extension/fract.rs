@@ -355,6 +355,57 @@ fn neighbours_are_found_by_an_index_and_one_that_is_there_is_used() {
 }
 
 #[test]
+fn a_renamed_table_is_ordered_under_its_new_name_alone() {
+    let s = todo();
+    s.exec("ALTER TABLE todo RENAME TO jobs; SELECT starling_resume(), crsql_fract_as_ordered('jobs', 'ord', 'list')");
+    s.exec("INSERT INTO jobs VALUES(1, 'a', 1, 'x'), (2, 'a', 1, 'x'); INSERT INTO jobs_fractindex(id, list, after_id) VALUES(3, 'a', 1)");
+    assert_eq!(s.rows("SELECT id, ord FROM jobs ORDER BY ord"), ["1|'a0'", "3|'a0V'", "2|'a1'"]);
+    assert_eq!(s.one::<i64>("SELECT count(*) FROM sqlite_master WHERE name LIKE 'todo%'"), 0);
+}
+
+#[test]
+fn three_replicas_that_reorder_at_once_end_with_one_order() {
+    for seed in 0..30 {
+        let mut random = Random::new(seed);
+        let sites = [todo(), todo(), todo()];
+        for step in 0..60 {
+            let (s, id) = (&sites[random.below(3) as usize], random.below(12));
+            let any = format!("SELECT (SELECT id FROM todo WHERE list = 'a' ORDER BY (id * 7 + {step}) % 13 LIMIT 1)");
+            let known = s.one::<Option<i64>>(&any);
+            let place = if random.chance(50) { 1 } else { -1 };
+            match (random.below(6), known) {
+                (0, _) => s.exec(&format!("INSERT OR REPLACE INTO todo VALUES({id}, 'a', {place}, {step})")),
+                (1, _) => s.exec(&format!("UPDATE todo SET ord = {place} WHERE id = {id}")),
+                (2, _) if random.chance(30) => s.exec(&format!("DELETE FROM todo WHERE id = {id}")),
+                (3, Some(after)) if after != id as i64 => {
+                    s.exec(&format!("UPDATE todo_fractindex SET after_id = {after} WHERE id = {id}"));
+                    let moved = s.rows(&format!("SELECT after_id FROM todo_fractindex WHERE id = {id}"));
+                    assert!(moved.is_empty() || moved == [after.to_string()], "seed {seed}: {moved:?}");
+                }
+                (4, Some(after)) => {
+                    let new = 100 + step;
+                    s.exec(&format!("INSERT INTO todo_fractindex(id, list, after_id) VALUES({new}, 'a', {after})"));
+                    assert_eq!(
+                        s.one::<i64>(&format!("SELECT after_id FROM todo_fractindex WHERE id = {new}")),
+                        after,
+                        "seed {seed}"
+                    );
+                }
+                _ => s.pull(&sites[random.below(3) as usize]),
+            }
+        }
+        for (to, from) in [(0, 1), (0, 2), (1, 0), (2, 0)] {
+            sites[to].pull(&sites[from]);
+        }
+        for other in &sites[1..] {
+            assert_eq!(sites[0].changes(), other.changes(), "seed {seed}");
+            let view = "SELECT * FROM todo_fractindex ORDER BY ord, id";
+            assert_eq!(sites[0].rows(view), other.rows(view), "seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn a_merged_key_is_final() {
     let (a, b) = (Site::memory().with(&[("todo", TODO)]), todo());
     a.exec("INSERT INTO todo VALUES(1, 'a', 1, 'x')");
