@@ -78,6 +78,7 @@ impl Session {
             let Some(before) = self.table(table.info.id)? else { return Ok(()) };
             let columns = schema::read(self.db, &before.info.name)?.map_or_else(Vec::new, |info| info.columns);
             let digest = self.digest(&before, |_| false)?;
+            self.pause_order(before.info.id, &before.info.name)?;
             self.arm_with(&before.info, sqlgen::window_triggers(&before.info, self.meta()?.file))?;
             self.tx_mut().windows.push(Rc::new(AlterWindow { before, columns, digest }));
             Ok(())
@@ -146,6 +147,7 @@ impl Session {
         }
         let born = self.evolve(&mut info)?;
         self.arm(&info)?;
+        self.keep_order(&info)?;
         self.tx_mut().windows.retain(|w| w.before.info.id != id);
         // What was written in the window is logged now that the columns are known.
         self.flush()?;

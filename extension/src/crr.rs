@@ -55,6 +55,7 @@ impl Session {
             self.join_transaction()?;
             self.flush()?;
             self.disarm(&table.info)?;
+            self.forget_order(table.info.id, &table.info.name)?;
             self.set_active(table.info.id, false)?;
             self.forget_catalog();
             Ok(())

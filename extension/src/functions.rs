@@ -1,6 +1,7 @@
 //! The SQL functions. One table of them; a test asserts the exact list.
 
 use crate::affinity::whole_number;
+use crate::fract;
 use crate::session::Shared;
 use crate::sqlite::{create_function, Args, Db, Error, FunctionFlags, Output, Result, ValueRef};
 use starling_crdt::{key, Vector};
@@ -35,6 +36,11 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_pack_columns", -1, SAFE, pack_columns),
     ("crsql_get_seq", 0, SAFE, get_seq),
     ("crsql_increment_and_get_seq", 0, SAFE, increment_seq),
+    ("crsql_fract_as_ordered", -1, DIRECT, fract::as_ordered),
+    ("crsql_fract_key_between", 2, SAFE, fract::key_between),
+    ("starling_fract_nth_key", 4, SAFE, fract::nth_key),
+    ("starling_fract_is_key", 1, SAFE, fract::is_key),
+    ("crsql_pending", 0, SAFE, pending),
     ("crsql_finalize", 0, DIRECT, finalize),
     ("crsql_sha", 0, SAFE, sha),
     ("starling_version", 0, SAFE, version),
@@ -281,6 +287,10 @@ fn new_site(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 
 fn aside(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     session.aside_count().map(Output::Integer)
+}
+
+fn pending(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(Output::Integer(session.pending()?.values().sum()))
 }
 
 fn prune(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {

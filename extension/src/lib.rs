@@ -20,6 +20,7 @@ mod digest;
 mod evolve;
 mod flush;
 mod fnv;
+mod fract;
 mod functions;
 mod generations;
 mod journal;
@@ -31,6 +32,8 @@ mod merge;
 mod meta;
 mod names;
 mod no_rows;
+mod pending;
+mod pending_table;
 mod prune;
 mod resume;
 mod rows;
@@ -59,6 +62,7 @@ pub(crate) fn register(db: Db) -> Result<()> {
     create_module::<keeper::Keeper>(db, keeper::KEEPER, Rc::clone(&session))?;
     create_module::<changes::ChangesTable>(db, "crsql_changes", Rc::clone(&session))?;
     create_module::<changesets_table::ChangesetsTable>(db, "starling_changesets", Rc::clone(&session))?;
+    create_module::<pending_table::PendingTable>(db, "crsql_pending", Rc::clone(&session))?;
     create_module::<unpack::UnpackTable>(db, "crsql_unpack_columns", Rc::clone(&session))?;
     if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.

@@ -5,6 +5,7 @@
 //! served on to others; nothing is dropped.
 
 use crate::apply::MergedEntry;
+use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
 use crate::log::{flags, LogWriter, OpenRecord};
 use crate::schema::Affinity;
@@ -221,8 +222,7 @@ impl<'a> Merge<'_, 'a> {
     fn row(&mut self, row: &Row<'a>) -> Result<()> {
         let Some(known) = self.tables.get(row.table) else { return Ok(()) };
         let Some((table, ids)) = &known.local else {
-            let why = "this database has no CRR of that name and key".to_string();
-            self.aside.push((known.def.name.to_string(), why));
+            self.aside.push((known.def.name.to_string(), NO_TABLE.to_string()));
             self.all_won = false;
             return Ok(());
         };
@@ -246,8 +246,7 @@ impl<'a> Merge<'_, 'a> {
         }
         let unknown_column = row_columns(row).any(|i| ids.get(i).is_none_or(Option::is_none));
         if unknown_column {
-            self.aside
-                .push((known.def.name.to_string(), "it names a column that this database does not have".to_string()));
+            self.aside.push((known.def.name.to_string(), NO_COLUMN.to_string()));
         }
         let (kind, cells) = self.incoming(&table, ids, row)?;
         let incoming = Incoming {

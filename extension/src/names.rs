@@ -124,6 +124,7 @@ impl Session {
         // Two tables may have swapped their names: first all of them let go of theirs.
         for (id, listed, _) in &moved {
             self.add_alias(*id, 0, listed)?;
+            self.pause_order(*id, listed)?;
             self.write_name(*id, &format!("\u{1}{id}"))?;
         }
         for (id, _, now) in &moved {

@@ -33,6 +33,7 @@ impl Session {
         let name = self.name_of(id)?.unwrap_or_default();
         let Some(info) = schema::read(self.db, &name)? else {
             // Dropped: its metadata stays archived, so that it can come back (X3).
+            self.forget_order(id, &name)?;
             return self.set_active(id, false);
         };
         if self.is_armed(&info)? {
@@ -62,6 +63,7 @@ impl Session {
         }
         let born = self.evolve(&mut info)?;
         self.arm(&info)?;
+        self.keep_order(&info)?;
         let Some(table) = self.table(info.id)? else { return Ok(()) };
         if captured {
             self.log_grown(&table, &born)

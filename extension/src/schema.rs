@@ -187,7 +187,8 @@ fn read_columns(db: Db, name: &str, strict: bool) -> Result<Vec<RawColumn>> {
     Ok(out)
 }
 
-fn is_strict(db: Db, name: &str) -> Result<bool> {
+/// Whether a table is STRICT.
+pub fn is_strict(db: Db, name: &str) -> Result<bool> {
     // Only libraries that know STRICT have the column; older ones cannot hold such a table.
     let Ok(mut stmt) = db.prepare(&format!("PRAGMA main.table_list({})", Literal(name))) else { return Ok(false) };
     while stmt.step()? {

@@ -12,10 +12,14 @@ mod automigrate;
 mod damage;
 #[path = "extension/exactness.rs"]
 mod exactness;
+#[path = "extension/fract.rs"]
+mod fract;
 #[path = "extension/interface.rs"]
 mod interface;
 #[path = "extension/laws.rs"]
 mod laws;
+#[path = "extension/pending.rs"]
+mod pending;
 #[path = "extension/refusals.rs"]
 mod refusals;
 #[path = "extension/transparency.rs"]

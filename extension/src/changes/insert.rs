@@ -2,6 +2,7 @@
 
 use super::column;
 use crate::affinity::whole_number;
+use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
 use crate::merge::canonical_key;
 use crate::session::Session;
@@ -96,7 +97,7 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
     let mut bytes = Vec::with_capacity(nine.pk.len());
     key::encode(columns.iter().copied(), &mut bytes);
     let known = session.table_meant(nine.table)?.filter(|t| t.info.keys.len() == columns.len());
-    let Some(table) = known else { return aside(session, nine, &bytes, columns.len(), "no CRR of that name and key") };
+    let Some(table) = known else { return aside(session, nine, &bytes, columns.len(), NO_TABLE) };
     let key = match canonical_key(session, &table, &bytes)? {
         Ok(key) => key,
         Err(why) => return aside(session, nine, &bytes, columns.len(), &why),
@@ -105,7 +106,7 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
     let sentinel = nine.cid == "-1";
     let position = if sentinel || tombstone { None } else { session.column_meant(&table, nine.cid)? };
     if position.is_none() && !sentinel && !tombstone {
-        return aside(session, nine, &bytes, columns.len(), "no column of that name");
+        return aside(session, nine, &bytes, columns.len(), NO_COLUMN);
     }
     raise_version(session, nine.db_version)?;
     let stamp = local_stamp(session, nine)?;

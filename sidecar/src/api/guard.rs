@@ -28,10 +28,13 @@ const EXTENSION_FUNCTIONS: &[&str] = &[
     "crsql_pack_columns",
     // What the capturing triggers of untyped columns call.
     "starling_zeros_differ",
+    "crsql_pending",
     "crsql_rows_impacted",
     "crsql_sha",
     "crsql_site_id",
     "starling_aside",
+    "starling_fract_is_key",
+    "starling_fract_nth_key",
     "starling_vector",
     "starling_version",
 ];
