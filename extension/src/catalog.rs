@@ -77,8 +77,14 @@ impl Session {
         Ok(())
     }
 
+    /// The data version as of the last refresh.
+    pub fn data_version(&self) -> Option<i64> {
+        self.catalog.borrow().data_version
+    }
+
     /// Forgets the catalogue after a change of our own to it.
     pub fn forget_catalog(&self) {
+        self.clocked.borrow_mut().clear();
         let mut catalog = self.catalog.borrow_mut();
         catalog.by_id.clear();
         catalog.by_name.clear();

@@ -20,25 +20,51 @@ pub struct OpenBlock {
     first: Option<Vec<u8>>,
     /// Keys below this belong to it (none: all keys).
     lo: Option<Vec<u8>>,
-    /// Keys from this on belong to the next one (none: no next).
-    hi: Option<Vec<u8>>,
+    /// Keys from this on belong to the next one.
+    hi: Bound,
     block: ClockBlock,
     dirty: bool,
 }
 
+/// Where a block ends.
+#[derive(Clone, Debug)]
+enum Bound {
+    /// Not looked up yet: a transaction that touches one key never needs it.
+    Unknown,
+    /// There is no next block.
+    End,
+    /// The first key of the next block.
+    Key(Vec<u8>),
+}
+
 impl OpenBlock {
+    fn starts_before(&self, table: u32, key: &[u8]) -> bool {
+        self.table == table && self.lo.as_ref().is_none_or(|lo| lo.as_slice() <= key)
+    }
+
     fn holds(&self, table: u32, key: &[u8]) -> bool {
-        self.table == table
-            && self.lo.as_ref().is_none_or(|lo| lo.as_slice() <= key)
-            && self.hi.as_ref().is_none_or(|hi| key < hi.as_slice())
+        self.starts_before(table, key)
+            && match &self.hi {
+                Bound::Unknown => self.block.last_key().is_some_and(|last| key <= last),
+                Bound::End => true,
+                Bound::Key(hi) => key < hi.as_slice(),
+            }
     }
 }
 
 impl Session {
     /// Whether any row of the table has a clock.
     pub fn any_clock(&self, table: &Table) -> Result<bool> {
-        let open = self.tx.borrow().block.as_ref().is_some_and(|b| b.table == table.info.id && !b.block.is_empty());
-        Ok(open || self.of_table(Sql::AnyClock, table)?.step()?)
+        let id = table.info.id;
+        if self.clocked.borrow().contains(&id) {
+            return Ok(true);
+        }
+        let open = self.tx.borrow().block.as_ref().is_some_and(|b| b.table == id && !b.block.is_empty());
+        let any = open || self.of_table(Sql::AnyClock, table)?.step()?;
+        if any {
+            self.clocked.borrow_mut().insert(id);
+        }
+        Ok(any)
     }
 
     /// A row's clock. Cells that came after its base and were never written are listed as absent.
@@ -147,7 +173,7 @@ impl Session {
     }
 
     fn load_block(&self, table: &Table, key: &[u8]) -> Result<()> {
-        if self.tx.borrow().block.as_ref().is_some_and(|b| b.holds(table.info.id, key)) {
+        if self.tx.borrow().block.as_ref().is_some_and(|b| b.holds(table.info.id, key)) || self.reaches(table, key)? {
             return Ok(());
         }
         self.write_block()?;
@@ -155,7 +181,7 @@ impl Session {
             table: table.info.id,
             first: None,
             lo: None,
-            hi: None,
+            hi: Bound::Unknown,
             block: ClockBlock::default(),
             dirty: false,
         };
@@ -178,17 +204,37 @@ impl Session {
                 }
             }
         }
-        if self.tx.borrow().active {
-            if let Some(first) = &open.first {
-                let mut next = self.of_table(Sql::NextBlock, table)?;
-                next.bind_blob(1, first)?;
-                if next.step()? {
-                    open.hi = Some(next.column_blob(0).to_vec());
-                }
-            }
+        if open.first.is_none() {
+            open.hi = Bound::End;
         }
         self.tx_mut().block = Some(open);
         Ok(())
+    }
+
+    /// Whether the block in memory reaches to a key behind its last one; where it ends is looked up now.
+    fn reaches(&self, table: &Table, key: &[u8]) -> Result<bool> {
+        let first = match &self.tx.borrow().block {
+            Some(open) if matches!(open.hi, Bound::Unknown) && open.starts_before(table.info.id, key) => {
+                open.first.clone()
+            }
+            _ => return Ok(false),
+        };
+        let hi = match first {
+            Some(first) => {
+                let mut next = self.of_table(Sql::NextBlock, table)?;
+                next.bind_blob(1, &first)?;
+                if next.step()? {
+                    Bound::Key(next.column_blob(0).to_vec())
+                } else {
+                    Bound::End
+                }
+            }
+            None => Bound::End,
+        };
+        let mut tx = self.tx_mut();
+        let Some(open) = tx.block.as_mut() else { return Ok(false) };
+        open.hi = hi;
+        Ok(open.holds(table.info.id, key))
     }
 
     /// Without a write transaction of our own another connection may commit at any time: nothing is remembered.

@@ -109,8 +109,12 @@ impl Session {
         } else {
             let mut waiting = WaitingList::default();
             waiting.entries.reserve(touches.len());
-            let keys = self.look_up(touches, &mut tables)?;
-            superseded = self.fold_keys(touches, &tables, &keys, dot, &mut waiting)?;
+            superseded = if touches.any_insert() {
+                let keys = self.look_up(touches, &mut tables)?;
+                self.fold_keys(touches, &tables, keys, dot, &mut waiting)?
+            } else {
+                self.fold_in_passing(touches, &mut tables, dot, &mut waiting)?
+            };
             waiting.entries.sort_unstable_by_key(|w| w.seq);
             writer.superseded(superseded);
             for entry in &waiting.entries {
@@ -164,8 +168,7 @@ impl Session {
     /// The touched keys in key order, so that neighbours in the row clock table are read and written together, each with
     /// its clock. Makes room for the `'-1'` writes of rows that were re-created.
     fn look_up(&self, touches: &mut Touches, tables: &mut BTreeMap<u32, Touched>) -> Result<Vec<TouchedKey>> {
-        let mut lasts = touches.last_of_each_key();
-        lasts.sort_unstable_by_key(|i| touches.get(*i).map(|t| (t.table, touches.key(t))));
+        let lasts = touches.keys_in_order();
         let (mut keys, mut extra, mut chain) = (Vec::with_capacity(lasts.len()), Vec::new(), Vec::new());
         for last in lasts {
             let Some(touch) = touches.get(last) else { continue };
@@ -186,30 +189,64 @@ impl Session {
         Ok(keys)
     }
 
+    /// Updates and deletes re-create no row, so each key is looked up and folded in one go.
+    fn fold_in_passing(
+        &self,
+        touches: &Touches,
+        tables: &mut BTreeMap<u32, Touched>,
+        dot: Stamp,
+        waiting: &mut WaitingList,
+    ) -> Result<u64> {
+        let (mut chain, mut superseded) = (Vec::new(), 0);
+        for last in touches.keys_in_order() {
+            let Some(touch) = touches.get(last) else { continue };
+            self.note_table(touch.table, tables)?;
+            let touched = touched(tables, touch)?;
+            let clock = if touched.clocks { self.get_clock(&touched.table, touches.key(touch))? } else { None };
+            superseded += self.fold_chain(&touched.table, touches, last, clock, dot, &mut chain, waiting)?;
+        }
+        Ok(superseded)
+    }
+
     /// Folds each key's touches.
     fn fold_keys(
         &self,
         touches: &Touches,
         tables: &BTreeMap<u32, Touched>,
-        keys: &[TouchedKey],
+        keys: Vec<TouchedKey>,
         dot: Stamp,
         waiting: &mut WaitingList,
     ) -> Result<u64> {
         let (mut chain, mut superseded) = (Vec::new(), 0);
         for TouchedKey { last, clock } in keys {
-            let Some(touch) = touches.get(*last) else { continue };
+            let Some(touch) = touches.get(last) else { continue };
             let table = &touched(tables, touch)?.table;
-            touches.chain(*last, &mut chain);
-            let key = touches.key(touch);
-            if let [only] = chain.as_slice() {
-                if let Some(dead) = self.fold_single(table, key, only, clock.as_ref(), dot, *last, waiting)? {
-                    superseded += dead;
-                    continue;
-                }
-            }
-            superseded += self.fold_key(table, key, &chain, clock.as_ref(), dot, *last, waiting)?;
+            superseded += self.fold_chain(table, touches, last, clock, dot, &mut chain, waiting)?;
         }
         Ok(superseded)
+    }
+
+    /// Folds the touches of one key.
+    #[allow(clippy::too_many_arguments)]
+    fn fold_chain(
+        &self,
+        table: &Table,
+        touches: &Touches,
+        last: usize,
+        clock: Option<RowClock>,
+        dot: Stamp,
+        chain: &mut Vec<JournalTouch>,
+        waiting: &mut WaitingList,
+    ) -> Result<u64> {
+        touches.chain(last, chain);
+        let key = chain.first().map_or(&[][..], |touch| touches.key(touch));
+        let mut clock = clock;
+        if let [only] = chain.as_slice() {
+            if let Some(dead) = self.fold_single(table, key, only, &mut clock, dot, last, waiting)? {
+                return Ok(dead);
+            }
+        }
+        self.fold_key(table, key, chain, clock.as_ref(), dot, last, waiting)
     }
 
     /// The short way for a key that was touched once, by an update or a delete of a row in plain sight.
@@ -219,11 +256,12 @@ impl Session {
         table: &Table,
         key: &[u8],
         touch: &JournalTouch,
-        clock: Option<&RowClock>,
+        before: &mut Option<RowClock>,
         dot: Stamp,
         last: usize,
         waiting: &mut WaitingList,
     ) -> Result<Option<u64>> {
+        let clock = before.as_ref();
         if clock.is_some_and(|c| !c.is_alive() || !c.based || c.base_version == 0) {
             return Ok(None);
         }
@@ -232,7 +270,7 @@ impl Session {
         let start = waiting.columns.len();
         let kind = match touch.kind {
             TouchKind::Update { word, mask } => {
-                let mut clock = clock.cloned().unwrap_or_else(|| table.pristine(key));
+                let mut clock = before.take().unwrap_or_else(|| table.pristine(key));
                 update_in_place(&mut clock, (word, mask, touch.seq), &table.column_ids, dot, &mut waiting.columns);
                 // Cells that were listed before have a mask that is dead now.
                 dead = (listed + u64::from(mask.count_ones())).saturating_sub(clock.cells.len() as u64);

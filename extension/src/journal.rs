@@ -85,8 +85,37 @@ impl Touches {
     }
 
     /// Indices of the last touch of each key.
-    pub fn last_of_each_key(&self) -> Vec<usize> {
-        self.slots.iter().filter(|s| **s != 0).map(|s| *s as usize - 1).collect()
+    fn last_of_each_key(&self) -> impl Iterator<Item = usize> + '_ {
+        self.slots.iter().filter(|s| **s != 0).map(|s| *s as usize - 1)
+    }
+
+    /// The same in the order of tables and keys. Most keys are told apart by their first bytes, which the sort has at hand.
+    pub fn keys_in_order(&self) -> Vec<usize> {
+        let head = |key: &[u8]| {
+            let mut word = [0u8; 8];
+            let n = key.len().min(8);
+            word[..n].copy_from_slice(&key[..n]);
+            u64::from_be_bytes(word)
+        };
+        let mut order: Vec<(u32, u64, usize)> = Vec::with_capacity(self.keys);
+        for i in self.last_of_each_key() {
+            if let Some(touch) = self.touches.get(i) {
+                order.push((touch.table, head(self.key(touch)), i));
+            }
+        }
+        order.sort_unstable_by(|a, b| {
+            let rest = || {
+                let key = |i: usize| self.touches.get(i).map(|t| self.key(t));
+                key(a.2).cmp(&key(b.2))
+            };
+            (a.0, a.1).cmp(&(b.0, b.1)).then_with(rest)
+        });
+        order.into_iter().map(|(_, _, i)| i).collect()
+    }
+
+    /// Whether a row was inserted.
+    pub fn any_insert(&self) -> bool {
+        self.touches.iter().any(|t| matches!(t.kind, TouchKind::Insert { .. }))
     }
 
     /// The touches of one key from its last one, in the order in which they came.
@@ -353,8 +382,10 @@ mod tests {
         let order = keys.clone();
         keys.sort_unstable();
         keys.dedup();
-        let mut lasts = journal.now.last_of_each_key();
+        let mut lasts: Vec<usize> = journal.now.last_of_each_key().collect();
         lasts.sort_unstable();
+        let by_key = journal.now.keys_in_order();
+        assert!(by_key.windows(2).all(|w| order[w[0]] < order[w[1]]) && by_key.len() == lasts.len());
         let mut expected: Vec<usize> = keys.iter().filter_map(|k| order.iter().rposition(|o| o == k)).collect();
         expected.sort_unstable();
         assert_eq!(lasts, expected);

@@ -57,6 +57,9 @@ impl VTab for JournalTable {
     }
 
     fn commit(&self) -> Result<()> {
+        let tail = self.session.tx.borrow().tail;
+        // Where the data version stays what it is, nobody else has committed since.
+        self.session.known_tail.set(self.session.data_version().zip(tail));
         self.session.end_transaction();
         Ok(())
     }
@@ -71,6 +74,7 @@ impl VTab for JournalTable {
             return flushed;
         }
         self.session.end_transaction();
+        self.session.known_tail.set(None);
         // Another connection may have gone on from what was here: read everything anew.
         self.session.meta.replace(None);
         self.session.forget_catalog();
@@ -90,6 +94,7 @@ impl VTab for JournalTable {
     }
 
     fn rollback_to(&self, n: i32) -> Result<()> {
+        self.session.known_tail.set(None);
         self.session.journal.borrow_mut().rollback_to(n);
         self.session.tx.borrow_mut().rollback_to(n);
         self.session.meta.replace(None);
@@ -182,9 +187,13 @@ impl Session {
     fn check_transaction(&self) -> Result<()> {
         self.refresh()?;
         let file = self.meta()?.file;
+        let known = self.known_tail.take().filter(|(data, _)| self.data_version() == Some(*data));
         let mut tx = self.tx.borrow_mut();
         tx.checked = true;
         tx.file = file;
+        if tx.tail.is_none() && tx.local.is_none() && tx.foreign.is_none() {
+            tx.tail = known.map(|(_, tail)| tail);
+        }
         Ok(())
     }
 

@@ -6,11 +6,13 @@
 use crate::catalog::{Catalog, Table};
 use crate::journal::Journal;
 use crate::keeper::KEEPER;
+use crate::log::Tail;
 use crate::meta::Meta;
 use crate::sqlite::{Db, Error, Result, Stmt};
 use crate::tx::TxState;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
@@ -18,7 +20,7 @@ use std::rc::Rc;
 pub type Shared = Rc<Session>;
 
 /// Which cached statement; with a table id (0 = none) it is the cache's key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sql {
     /// A statement with a text of its own.
     Fixed(&'static str),
@@ -46,6 +48,46 @@ pub enum Sql {
     AnyClock,
 }
 
+impl Hash for Sql {
+    /// A text is known by its place in memory: reading it would cost as much as running it.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Fixed(text) => text.as_ptr().hash(state),
+            other => std::mem::discriminant(other).hash(state),
+        }
+    }
+}
+
+/// A hasher for the few dozen statements of a connection: a multiply and a rotate per word (as FxHash in rustc).
+#[derive(Clone, Copy, Default)]
+struct QuickHasher(u64);
+
+impl Hasher for QuickHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0.rotate_left(5) ^ n).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.write_u64(n as u64);
+    }
+
+    fn write_isize(&mut self, n: isize) {
+        self.write_u64(n as u64);
+    }
+}
+
 /// Table, whether it is an insert, column positions.
 type ColumnsKey = (u32, bool, Vec<usize>);
 
@@ -53,7 +95,7 @@ type ColumnsKey = (u32, bool, Vec<usize>);
 pub struct Session {
     /// The connection.
     pub db: Db,
-    statements: RefCell<HashMap<(Sql, u32), Stmt>>,
+    statements: RefCell<HashMap<(Sql, u32), Stmt, BuildHasherDefault<QuickHasher>>>,
     /// Statements over a varying set of columns.
     column_statements: RefCell<HashMap<ColumnsKey, Stmt>>,
     pinned: Cell<bool>,
@@ -68,6 +110,10 @@ pub struct Session {
     /// What `merging` uses again from row to row.
     pub(crate) merging_buffer: Cell<MergingRow>,
     pub(crate) random: Cell<u64>,
+    /// The newest record after our last commit, and the data version in which it is that.
+    pub(crate) known_tail: Cell<Option<(i64, Tail)>>,
+    /// Tables of which some row has had a clock. One may be left that has none any more: it is looked for in vain.
+    pub(crate) clocked: RefCell<BTreeSet<u32>>,
 }
 
 /// The row that a merge is writing.
@@ -114,6 +160,8 @@ impl Session {
             merging: RefCell::new(None),
             merging_buffer: Cell::default(),
             random: Cell::new(u64::from_le_bytes(seed) | 1),
+            known_tail: Cell::new(None),
+            clocked: RefCell::default(),
         }
     }
 

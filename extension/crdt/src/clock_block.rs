@@ -75,6 +75,12 @@ impl ClockBlock {
         self.slots.is_empty()
     }
 
+    /// The last key.
+    #[must_use]
+    pub fn last_key(&self) -> Option<&[u8]> {
+        self.slots.last().map(|s| self.slice(&s.key))
+    }
+
     /// Bytes held, those of replaced entries included.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -170,13 +170,11 @@ pub struct UuidText(pub [u8; 36]);
 
 impl UuidText {
     fn from_bytes(bytes: [u8; 16]) -> Self {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'-'; 36];
-        let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
-        let places = (0..36).filter(|i| !matches!(i, 8 | 13 | 18 | 23));
-        for (digit, place) in digits.zip(places) {
-            if let (Some(slot), Some(ch)) = (text.get_mut(place), HEX.get(usize::from(digit))) {
-                *slot = *ch;
+        let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+        for (byte, place) in bytes.iter().zip(UUID_PLACES) {
+            if let Some([high, low]) = text.get_mut(place..place + 2) {
+                (*high, *low) = (digit(byte >> 4), digit(byte & 15));
             }
         }
         Self(text)
@@ -260,30 +258,36 @@ fn encode_run(long_tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The 16 bytes of a canonical lower-case UUID text, else `None`.
+/// Where the two digits of each byte stand in a UUID's text.
+const UUID_PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
+/// A lower-case hexadecimal digit's value by its character; 0xff for every other character.
+const DIGITS: [u8; 256] = {
+    let mut table = [0xff; 256];
+    let mut value = 0;
+    while value < 16 {
+        table[HEX[value] as usize] = value as u8;
+        value += 1;
+    }
+    table
+};
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The 16 bytes of a canonical lower-case UUID text, else `None`. Every key passes here: no branch per character.
 fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {
-    if text.len() != 36 {
+    let text: &[u8; 36] = text.try_into().ok()?;
+    if [text[8], text[13], text[18], text[23]] != *b"----" {
         return None;
     }
-    let mut out = [0u8; 16];
-    let mut nibbles = 0usize;
-    for (i, ch) in text.iter().enumerate() {
-        if matches!(i, 8 | 13 | 18 | 23) {
-            if *ch != b'-' {
-                return None;
-            }
-            continue;
-        }
-        let digit = match ch {
-            b'0'..=b'9' => ch - b'0',
-            b'a'..=b'f' => ch - b'a' + 10,
-            _ => return None,
-        };
-        let slot = out.get_mut(nibbles / 2)?;
-        *slot = (*slot << 4) | digit;
-        nibbles += 1;
+    let digit = |i: usize| text.get(i).and_then(|ch| DIGITS.get(usize::from(*ch))).copied().unwrap_or(0xff);
+    let (mut out, mut seen) = ([0u8; 16], 0);
+    for (byte, place) in out.iter_mut().zip(UUID_PLACES) {
+        let (high, low) = (digit(place), digit(place + 1));
+        seen |= high | low;
+        *byte = high << 4 | low & 0x0f;
     }
-    Some(out)
+    (seen < 16).then_some(out)
 }
 
 #[cfg(test)]

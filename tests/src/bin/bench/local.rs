@@ -118,10 +118,10 @@ fn update_by_key(db: &Connection, rows: &[Row]) -> Result<()> {
 }
 
 /// Single-row transactions: inserts and updates by turns.
-fn singles(db: &Connection, rows: &[Row]) -> Result<()> {
+fn singles(db: &Connection, rows: &[Row], n: usize) -> Result<()> {
     let mut insert = db.prepare_cached("INSERT INTO m VALUES('x' || ?1, ?2, 'started', ?3, 512, ?4)")?;
     let mut update = db.prepare_cached("UPDATE m SET status = 'busy' || ?2 WHERE id = ?1")?;
-    for (i, r) in rows.iter().take(SINGLES).enumerate() {
+    for (i, r) in rows.iter().take(n).enumerate() {
         insert.execute(params![r.id, r.name, r.cpu, r.note])?;
         update.execute(params![r.id, i as i64])?;
     }
@@ -146,7 +146,7 @@ fn measure(
     let mut add = |key, value| out.entry((key, kind)).or_default().push(value);
     add("insert", timed(|| insert_all(&db, rows))?);
     add("size", file_size(&db, dir, &name)?);
-    add("singles", timed(|| singles(&db, rows))?);
+    add("singles", timed(|| singles(&db, rows, SINGLES))?);
     add("update", timed(|| update_by_key(&db, rows))?);
     add("update_all", timed(|| Ok(db.execute_batch("UPDATE m SET mem = mem + 1")?))?);
     add("delete", timed(|| Ok(db.execute_batch("DELETE FROM m WHERE 1")?))?);
@@ -164,7 +164,8 @@ pub fn step_alone(dir: &Path, kind: Kind, so: &Path, what: &str) -> Result<f64> 
     insert_all(&db, &rows)?;
     file_size(&db, dir, name)?;
     match what {
-        "singles" => timed(|| singles(&db, &rows)),
+        // More of them, so that they outweigh the rows before.
+        "singles" => timed(|| singles(&db, &rows, SINGLES)),
         "update" => timed(|| update_by_key(&db, &rows)),
         "update_all" => timed(|| Ok(db.execute_batch("UPDATE m SET mem = mem + 1")?)),
         "delete" => {
