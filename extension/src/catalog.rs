@@ -1,6 +1,7 @@
 //! The catalogue: which tables are CRRs, under which ids their tables and columns are known, and whether the schema still
 //! agrees with it.
 
+use crate::inbox;
 use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlgen;
@@ -15,6 +16,8 @@ pub struct Table {
     pub info: TableInfo,
     /// Ids of its columns, in their order.
     pub column_ids: Vec<u32>,
+    /// Its writes are captured by plain triggers, into its inbox.
+    pub portable: bool,
     /// The row clock statements.
     rows: String,
 }
@@ -26,12 +29,14 @@ pub struct Catalog {
     data_version: Option<i64>,
     by_id: BTreeMap<u32, Rc<Table>>,
     by_name: BTreeMap<String, u32>,
+    /// The CRRs whose writes are captured by plain triggers; `None` = not looked for yet.
+    pub(crate) portable: Option<Rc<[Rc<Table>]>>,
 }
 
 impl Table {
     pub(crate) fn new(info: TableInfo) -> Self {
         let rows = format!("main.crsql_rows_{}", info.id);
-        Self { column_ids: info.column_ids(), rows, info }
+        Self { column_ids: info.column_ids(), portable: false, rows, info }
     }
 
     /// The text of a per-table statement.
@@ -52,7 +57,16 @@ impl Table {
             Sql::DropBlock => format!("DELETE FROM {rows} WHERE first = ?1"),
             Sql::AllBlocks => format!("SELECT block FROM {rows} ORDER BY first"),
             Sql::AnyClock => format!("SELECT 1 FROM {rows} LIMIT 1"),
+            Sql::InboxAny | Sql::InboxRows | Sql::InboxClear => inbox::sql(&self.info, kind),
         }
+    }
+}
+
+impl Catalog {
+    fn clear(&mut self) {
+        self.by_id.clear();
+        self.by_name.clear();
+        self.portable = None;
     }
 }
 
@@ -66,8 +80,7 @@ impl Session {
             self.meta.replace(None);
         }
         if catalog.schema_version.replace(schema) != Some(schema) {
-            catalog.by_id.clear();
-            catalog.by_name.clear();
+            catalog.clear();
             drop(catalog);
             self.forget_schema();
         }
@@ -76,10 +89,7 @@ impl Session {
 
     /// Forgets the catalogue after a change of our own to it.
     pub fn forget_catalog(&self) {
-        let mut catalog = self.catalog.borrow_mut();
-        catalog.by_id.clear();
-        catalog.by_name.clear();
-        drop(catalog);
+        self.catalog.borrow_mut().clear();
         self.forget_schema();
     }
 
@@ -136,7 +146,8 @@ impl Session {
         self.fill_ids(&mut info)?;
         // Columns that the catalogue does not know yet were added outside; they are armed by `resume`.
         info.columns.retain(|c| c.id != 0);
-        let table = Rc::new(Table::new(info));
+        let portable = self.inbox_fits(&info)?;
+        let table = Rc::new(Table { portable, ..Table::new(info) });
         let mut catalog = self.catalog.borrow_mut();
         catalog.by_name.insert(table.info.name.to_ascii_lowercase(), table.info.id);
         catalog.by_id.insert(table.info.id, Rc::clone(&table));

@@ -2,6 +2,7 @@
 
 use crate::catalog::Table;
 use crate::log::LogWriter;
+use crate::portable::Capture;
 use crate::schema::{self, TableInfo};
 use crate::session::Session;
 use crate::sqlgen::{self, Ident};
@@ -11,11 +12,12 @@ use starling_crdt::log_chunk::{Entry, Kind};
 use starling_crdt::ValueRef;
 
 impl Session {
-    /// Makes a table a CRR. Existing rows get the next db_version. Doing it again is harmless.
+    /// Makes a table a CRR. Existing rows get the next db_version. Doing it again is harmless, and changes the way of
+    /// capture only where another one is asked for.
     ///
     /// # Errors
     /// No such table, or one that cannot be a CRR, with the reason; the table is then untouched.
-    pub fn as_crr(&self, schema: Option<&str>, name: &str) -> Result<()> {
+    pub fn as_crr(&self, schema: Option<&str>, name: &str, wanted: Option<Capture>) -> Result<()> {
         if schema.is_some_and(|s| !s.eq_ignore_ascii_case("main")) {
             return Err(Error::msg(
                 "crsql_as_crr: only tables of the main database can be CRRs; open that file as main and call it there",
@@ -29,11 +31,20 @@ impl Session {
         self.atomically(|| {
             self.join_transaction()?;
             self.refresh()?;
-            if self.table_named(&info.name)?.is_some() && self.is_armed(&info)? {
+            let active = self.table_named(&info.name)?.map(|t| t.info.id);
+            let present = active.map(|id| self.capture_of(id)).transpose()?;
+            let armed = active.is_some() && self.is_armed(&info)?;
+            let capture = wanted.or(present).unwrap_or_default();
+            if armed && present == Some(capture) {
                 return Ok(());
             }
+            // Before the triggers change: what the former ones told has its version first.
+            self.flush()?;
             let known = self.register(&mut info)?;
-            self.arm(&info)?;
+            self.arm(&info, capture)?;
+            if armed {
+                return Ok(());
+            }
             let table = Table::new(info);
             if known {
                 self.log_differences(&table)
@@ -52,6 +63,7 @@ impl Session {
             self.join_transaction()?;
             self.flush()?;
             self.disarm(&table.info)?;
+            self.drop_inbox(table.info.id)?;
             self.set_active(table.info.id, false)?;
             self.forget_catalog();
             Ok(())
@@ -76,7 +88,7 @@ impl Session {
         if full.columns.iter().any(|c| c.id == 0) {
             return Ok(false);
         }
-        for (name, sql) in sqlgen::triggers(&full, self.meta()?.file) {
+        for (name, sql) in sqlgen::triggers(&full, self.sink(self.capture_of(full.id)?)?) {
             let mut find =
                 self.db.prepare_transient("SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND name = ?1")?;
             find.bind_text(1, &name)?;
@@ -87,10 +99,14 @@ impl Session {
         Ok(true)
     }
 
-    /// (Re-)makes the triggers.
-    pub fn arm(&self, info: &TableInfo) -> Result<()> {
+    /// (Re-)makes the triggers, and the inbox that they need or need no more. What stood in it must have been taken.
+    pub fn arm(&self, info: &TableInfo, capture: Capture) -> Result<()> {
         self.disarm(info)?;
-        for (_, sql) in sqlgen::triggers(info, self.meta()?.file) {
+        self.drop_inbox(info.id)?;
+        if capture == Capture::Portable {
+            self.db.exec(&crate::inbox::create(info))?;
+        }
+        for (_, sql) in sqlgen::triggers(info, self.sink(capture)?) {
             self.db.exec(&sql)?;
         }
         self.forget_catalog();
@@ -103,7 +119,8 @@ impl Session {
         {
             let mut all = self.db.prepare_transient(
                 "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(?1) \
-                 AND name LIKE '%\\_\\_crsql\\_%' ESCAPE '\\' AND instr(sql, ?2) > 0",
+                 AND name LIKE '%\\_\\_crsql\\_%' ESCAPE '\\' \
+                 AND (instr(sql, ?2) > 0 OR instr(sql, 'crsql_inbox_') > 0 OR instr(sql, 'starling: a REAL key') > 0)",
             )?;
             all.bind_text(1, &info.name)?;
             all.bind_text(2, sqlgen::JOURNAL)?;

@@ -1,5 +1,6 @@
 //! The SQL functions. One table of them; a test asserts the exact list.
 
+use crate::portable::Capture;
 use crate::session::Shared;
 use crate::sqlite::{create_function, Args, Db, Error, FunctionFlags, Output, Result, ValueRef};
 use starling_crdt::{key, Vector};
@@ -15,6 +16,7 @@ const DIRECT: FunctionFlags = FunctionFlags::DIRECTONLY;
 pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_as_crr", 1, DIRECT, as_crr),
     ("crsql_as_crr", 2, DIRECT, as_crr),
+    ("crsql_as_crr", 3, DIRECT, as_crr),
     ("crsql_as_table", 1, DIRECT, as_table),
     ("crsql_site_id", 0, SAFE, site_id),
     ("crsql_db_version", 0, SAFE, db_version),
@@ -40,6 +42,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("starling_prune", 1, DIRECT, prune),
     ("starling_aside", 0, SAFE, aside),
     ("starling_resume", 0, DIRECT, resume),
+    ("starling_drain", 0, DIRECT, drain),
     ("uuid7", 0, SAFE, uuid7),
     ("uuid7_blob", 0, SAFE, uuid7_blob),
 ];
@@ -70,17 +73,28 @@ fn integer(v: u64) -> Output {
 fn as_crr(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     let first = text(args, 0, "crsql_as_crr", "the table's name")?;
     match args.len() {
-        1 => session.as_crr(None, first)?,
-        _ => {
-            let second = text(args, 1, "crsql_as_crr", "the table's name")?;
-            if second == "portable" && session.is_table(first)? {
-                return Err(Error::msg(
-                    "crsql_as_crr: portable capture is not part of this version; load the extension in every writer",
-                ));
+        1 => session.as_crr(None, first, None)?,
+        2 => {
+            let second = text(args, 1, "crsql_as_crr", "the table's name or the way of capture")?;
+            match Capture::named(second) {
+                // ('main', 'portable') is the table of that name, where there is one.
+                Some(_) if first.eq_ignore_ascii_case("main") && session.is_table(second)? => {
+                    session.as_crr(Some(first), second, None)?;
+                }
+                Some(capture) => session.as_crr(None, first, Some(capture))?,
+                None => session.as_crr(Some(first), second, None)?,
             }
-            session.as_crr(Some(first), second)?;
+        }
+        _ => {
+            let name = text(args, 1, "crsql_as_crr", "the table's name")?;
+            let capture = text(args, 2, "crsql_as_crr", "the way of capture")?;
+            let capture = Capture::named(capture).ok_or_else(|| {
+                Error::msg(format!("crsql_as_crr: unknown way of capture {capture}; there are native and portable"))
+            })?;
+            session.as_crr(Some(first), name, Some(capture))?;
         }
     }
+    session.join_when_inboxes_fill();
     Ok(ok())
 }
 
@@ -171,6 +185,7 @@ fn vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     }
     session.refresh()?;
     session.flush()?;
+    session.drain_if_possible()?;
     Ok(Output::Blob(session.vector()?.encode()))
 }
 
@@ -180,6 +195,7 @@ fn answer_vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     }
     session.refresh()?;
     session.flush()?;
+    session.drain_to_serve()?;
     Ok(Output::Blob(session.answer_vector()?.encode()))
 }
 
@@ -264,6 +280,12 @@ fn resume(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
         return Ok(Output::Integer(0));
     }
     session.resume().map(integer)
+}
+
+fn drain(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    let drained = session.drain()?;
+    session.join_when_inboxes_fill();
+    Ok(Output::Integer(i64::from(drained)))
 }
 
 fn new_uuid7(session: &Shared) -> uuid::Uuid {

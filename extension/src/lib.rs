@@ -15,6 +15,7 @@ mod crr;
 mod flush;
 mod fnv;
 mod functions;
+mod inbox;
 mod journal;
 mod journal_table;
 mod keeper;
@@ -23,6 +24,7 @@ mod log;
 mod merge;
 mod meta;
 mod no_rows;
+mod portable;
 mod prune;
 mod resume;
 mod rows;
@@ -54,6 +56,7 @@ pub(crate) fn register(db: Db) -> Result<()> {
     if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.
         let _ = session.ensure_schema();
+        session.join_when_inboxes_fill();
     }
     session.finalize_statements();
     Ok(())

@@ -9,7 +9,7 @@ use crate::sqlite::Result;
 impl Session {
     /// Brings catalogue, triggers and log back in line with the schema. Returns the number of kept-aside changes applied.
     pub fn resume(&self) -> Result<u64> {
-        self.atomically(|| {
+        let applied = self.atomically(|| {
             self.join_transaction()?;
             self.refresh()?;
             self.flush()?;
@@ -17,13 +17,16 @@ impl Session {
                 self.resume_table(&name)?;
             }
             self.retry_aside()
-        })
+        })?;
+        self.join_when_inboxes_fill();
+        Ok(applied)
     }
 
     fn resume_table(&self, name: &str) -> Result<()> {
         let Some(mut info) = schema::read(self.db, name)? else {
             // Dropped: its metadata stays archived, so that it can come back (X3).
             let id = self.table_id(name)?;
+            self.drop_inbox(id)?;
             return self.set_active(id, false);
         };
         if self.is_armed(&{
@@ -34,7 +37,7 @@ impl Session {
             return Ok(());
         }
         self.register(&mut info)?;
-        self.arm(&info)?;
+        self.arm(&info, self.capture_of(info.id)?)?;
         self.log_differences(&Table::new(info))
     }
 

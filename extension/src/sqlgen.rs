@@ -1,6 +1,7 @@
 //! SQL text made from names and ids. [`Ident`] and [`Literal`] are the only quoting there is.
 
-use crate::schema::TableInfo;
+use crate::inbox::{inbox_name, InboxTag, MAX_MASK_BIT};
+use crate::schema::{Column, TableInfo};
 use std::fmt;
 
 /// The journal's virtual table. Its name is what a program without the extension reads ("no such table: main.…"), so it
@@ -97,6 +98,24 @@ impl Tag {
     }
 }
 
+/// Where a table's triggers write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sink {
+    /// The journal's virtual table, under this file id.
+    Journal(u32),
+    /// The table's inbox, an ordinary table: nothing needs to be loaded.
+    Inbox,
+}
+
+impl Sink {
+    fn tag(self, op: TagOp, table: &TableInfo, packed: bool, word: usize) -> String {
+        match self {
+            Self::Journal(file) => Tag { file, table: table.id, word: word as u16, packed, op }.encode().to_string(),
+            Self::Inbox => InboxTag { op, first: word as u32 }.encode().to_string(),
+        }
+    }
+}
+
 /// Key columns that are passed in slots of their own; a longer key is passed packed.
 pub const KEY_SLOTS: usize = 4;
 
@@ -134,9 +153,9 @@ pub fn trigger_prefix(table: &str) -> String {
 
 /// The CREATE TRIGGER statements of a CRR, each with its trigger's name. SQLite fires the newest trigger first, so the
 /// column groups are made last to first, that their touches come in column order.
-pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
-    let packed = table.keys.len() > KEY_SLOTS;
-    let tag = |op, word| Tag { file, table: table.id, word, packed, op }.encode().to_string();
+pub fn triggers(table: &TableInfo, sink: Sink) -> Vec<(String, String)> {
+    let packed = sink != Sink::Inbox && table.keys.len() > KEY_SLOTS;
+    let tag = |op, word| sink.tag(op, table, packed, word);
     let keys = |row: &str| {
         let columns = list(table.keys.iter().map(|k| format!("{row}.{}", Ident(&k.name))), ", ");
         if packed {
@@ -153,7 +172,7 @@ pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
         let values = [
             ("trigger", Ident(&name).to_string()),
             ("table", Ident(&table.name).to_string()),
-            ("vt", JOURNAL.to_string()),
+            ("vt", if sink == Sink::Inbox { inbox_name(table.id) } else { JOURNAL.to_string() }),
             ("tag", tag),
             ("mask", mask.to_string()),
             ("columns", of.to_string()),
@@ -162,8 +181,8 @@ pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
             ("old_keys", keys("OLD")),
             ("same_key", same_key.clone()),
             ("match_new", match_new.clone()),
-            ("delete_tag", tag_of(file, table, packed, TagOp::Delete)),
-            ("insert_tag", tag_of(file, table, packed, TagOp::Move)),
+            ("delete_tag", sink.tag(TagOp::Delete, table, packed, 0)),
+            ("insert_tag", sink.tag(TagOp::Move, table, packed, 0)),
         ];
         let values: Vec<(&str, &str)> = values.iter().map(|(n, v)| (*n, v.as_str())).collect();
         (name, fill(template, &values).trim_end().to_string())
@@ -173,13 +192,25 @@ pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
         make("delete".into(), include_str!("../../sql/extension/trigger_delete.sql"), tag(TagOp::Delete, 0), "", ""),
         make("move".into(), include_str!("../../sql/extension/trigger_move.sql"), String::new(), "", ""),
     ];
-    for (word, group) in table.columns.chunks(starling_crdt::local::MASK_BITS as usize).enumerate().rev() {
-        let bits = group.iter().enumerate().map(|(i, c)| format!("(({})<<{i})", differs(&c.name, c.untyped())));
-        let of = list(group.iter().map(|c| Ident(&c.name)), ", ");
-        let template = include_str!("../../sql/extension/trigger_update.sql");
-        out.push(make(format!("update_{word}"), template, tag(TagOp::Update, word as u16), &list(bits, "|"), &of));
+    let update = match sink {
+        Sink::Journal(_) => include_str!("../../sql/extension/trigger_update.sql"),
+        Sink::Inbox => include_str!("../../sql/extension/portable_update.sql"),
+    };
+    for (i, (word, group)) in groups(table, sink).into_iter().enumerate().rev() {
+        let bits = group.iter().map(|(bit, c)| format!("(({})<<{bit})", differs(&c.name, c.untyped())));
+        let of = list(group.iter().map(|(_, c)| Ident(&c.name)), ", ");
+        out.push(make(format!("update_{i}"), update, tag(TagOp::Update, word), &list(bits, "|"), &of));
     }
-    if table.replaces_by_schema {
+    if sink == Sink::Inbox && table.keys.iter().any(|k| k.untyped()) {
+        // No function is there to refuse such a key: the trigger does.
+        let odd = list(table.keys.iter().filter(|k| k.untyped()).map(|k| equals_integer(&k.name)), " OR ");
+        let template = include_str!("../../sql/extension/portable_check_insert.sql");
+        out.push(make("check".into(), template, String::new(), &odd, ""));
+        let of = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
+        let template = include_str!("../../sql/extension/portable_check_update.sql");
+        out.push(make("check_move".into(), template, String::new(), &odd, &of));
+    }
+    if table.replaces_by_schema || sink == Sink::Inbox {
         let template = include_str!("../../sql/extension/trigger_before_insert.sql");
         out.push(make("before".into(), template, tag(TagOp::Overwrite, 0), "", ""));
         let template = include_str!("../../sql/extension/trigger_before_update.sql");
@@ -188,8 +219,28 @@ pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
     out
 }
 
-fn tag_of(file: u32, table: &TableInfo, packed: bool, op: TagOp) -> String {
-    Tag { file, table: table.id, word: 0, packed, op }.encode().to_string()
+/// A group of columns that share an update trigger: the number in its tag, and each column with its bit.
+type Group<'t> = (usize, Vec<(u32, &'t Column)>);
+
+/// The journal is told positions, which hold within a transaction. What an inbox holds may be read when the table has other
+/// columns, so there the tag has the group's lowest column id, and a bit stands for that id plus its number.
+fn groups(table: &TableInfo, sink: Sink) -> Vec<Group<'_>> {
+    let size = starling_crdt::local::MASK_BITS as usize;
+    if sink != Sink::Inbox {
+        let numbered = table.columns.chunks(size).enumerate();
+        return numbered.map(|(word, group)| (word, (0..).zip(group).collect())).collect();
+    }
+    let first = |group: &[Column]| group.iter().map(|c| c.id).min().unwrap_or(0);
+    let wide = |group: &[Column]| group.iter().any(|c| c.id - first(group) > MAX_MASK_BIT);
+    let size = if table.columns.chunks(size).any(wide) { 1 } else { size };
+    let group = |group| (first(group) as usize, group.iter().map(|c: &Column| (c.id - first(group), c)).collect());
+    table.columns.chunks(size).map(group).collect()
+}
+
+/// Whether a key that is about to be written is a REAL that equals an integer.
+fn equals_integer(column: &str) -> String {
+    let c = Ident(column);
+    format!("(typeof(NEW.{c}) = 'real' AND NEW.{c} = CAST(NEW.{c} AS INTEGER))")
 }
 
 /// Whether a column's old and new value differ as replicas see it: bytes and type, whatever the column's collation says

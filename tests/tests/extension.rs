@@ -8,6 +8,8 @@ mod exactness;
 mod interface;
 #[path = "extension/laws.rs"]
 mod laws;
+#[path = "extension/portable.rs"]
+mod portable;
 #[path = "extension/refusals.rs"]
 mod refusals;
 #[path = "extension/transparency.rs"]
