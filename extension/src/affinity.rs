@@ -2,10 +2,25 @@
 //! ever where two nodes declare a column differently (E12).
 
 use crate::schema::Affinity;
+use crate::session::Session;
+use crate::sqlite::Result;
 use starling_crdt::{Value, ValueRef};
 
-/// The value as a column of this affinity stores it (SQLite, "Datatypes In SQLite", section 3).
-pub fn apply_affinity(value: ValueRef<'_>, affinity: Affinity) -> Value {
+impl Session {
+    /// The value as a column of this affinity stores it. How many digits a REAL has as TEXT is the library's own choice,
+    /// so it is asked.
+    pub fn stored_as(&self, value: ValueRef<'_>, affinity: Affinity) -> Result<Value> {
+        if !matches!((affinity, value), (Affinity::Text, ValueRef::Real(_))) {
+            return Ok(apply_affinity(value, affinity));
+        }
+        let mut cast = self.fixed("SELECT CAST(?1 AS TEXT)")?;
+        cast.bind_value(1, value)?;
+        Ok(if cast.step()? { cast.column(0).to_owned() } else { Value::Null })
+    }
+}
+
+/// The rules that need no library (SQLite, "Datatypes In SQLite", section 3).
+fn apply_affinity(value: ValueRef<'_>, affinity: Affinity) -> Value {
     match (affinity, value) {
         (Affinity::Text, ValueRef::Integer(i)) => Value::Text(i.to_string().into_bytes()),
         (Affinity::Numeric | Affinity::Integer, ValueRef::Text(t)) => {

@@ -105,7 +105,7 @@ impl Session {
                 let visible = is_visible(table, &clock);
                 (Some(clock), visible)
             }
-            None if self.row_exists(table, key)? => (Some(RowClock::pristine()), true),
+            None if self.row_exists(table, key)? => (Some(table.pristine(key)), true),
             None => (None, false),
         };
         Ok(LocalRow { session: self, table, key, clock, visible, values: OnceCell::new(), failed: RefCell::new(None) })
@@ -131,7 +131,10 @@ impl Session {
         let merge_equal = self.meta()?.merge_equal;
         let decided = decide(local.clock.as_ref(), &local, incoming, &table.column_ids, merge_equal);
         local.check()?;
-        let Some(decision) = decided else { return Ok(Applied::default()) };
+        let Some(mut decision) = decided else { return Ok(Applied::default()) };
+        if decision.new_lifetime && decision.adopt_base {
+            decision.clock.generation = table.noted_generation(key);
+        }
         let visible = is_visible(table, &decision.clock);
         self.write_row(table, key, incoming, &local, &decision, visible)?;
         self.put_clock(table, key, &decision.clock)?;

@@ -1,6 +1,7 @@
 //! The catalogue: which tables are CRRs, under which ids their tables and columns are known, and whether the schema still
 //! agrees with it.
 
+use crate::generations::History;
 use crate::inbox;
 use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session, Sql};
@@ -18,6 +19,8 @@ pub struct Table {
     pub column_ids: Vec<u32>,
     /// Its writes are captured by plain triggers, into its inbox.
     pub portable: bool,
+    /// What became of its columns.
+    pub history: History,
     /// The row clock statements.
     rows: String,
 }
@@ -34,9 +37,9 @@ pub struct Catalog {
 }
 
 impl Table {
-    pub(crate) fn new(info: TableInfo) -> Self {
+    pub(crate) fn new(info: TableInfo, history: History) -> Self {
         let rows = format!("main.crsql_rows_{}", info.id);
-        Self { column_ids: info.column_ids(), portable: false, rows, info }
+        Self { column_ids: info.column_ids(), portable: false, history, rows, info }
     }
 
     /// The text of a per-table statement.
@@ -98,15 +101,10 @@ impl Session {
         if let Some(table) = self.catalog.borrow().by_id.get(&id) {
             return Ok(Some(Rc::clone(table)));
         }
-        let name = {
-            let mut find = self.fixed("SELECT name FROM main.crsql_table WHERE id = ?1 AND active = 1")?;
-            find.bind_int(1, i64::from(id))?;
-            if !find.step()? {
-                return Ok(None);
-            }
-            schema::text(find.column_text(0))
-        };
-        self.load(&name)
+        match self.name_of(id)? {
+            Some(name) => self.load(&name),
+            None => Ok(None),
+        }
     }
 
     /// An active CRR by name.
@@ -115,30 +113,13 @@ impl Session {
         if let Some(id) = known {
             return self.table(id);
         }
-        let listed = {
-            let mut find =
-                self.fixed("SELECT name FROM main.crsql_table WHERE lower(name) = lower(?1) AND active = 1")?;
-            find.bind_text(1, name)?;
-            if find.step()? {
-                Some(schema::text(find.column_text(0)))
-            } else {
-                None
-            }
-        };
-        match listed {
-            Some(name) => self.load(&name),
-            None => Ok(None),
+        let Some(real) = schema::real_name(self.db, name)? else { return Ok(None) };
+        let Some((id, _)) = self.id_of(&real)? else { return Ok(None) };
+        // Archived ones are none.
+        if self.name_of(id)?.is_none() {
+            return Ok(None);
         }
-    }
-
-    /// Names of all active CRRs.
-    pub fn table_names(&self) -> Result<Vec<String>> {
-        let mut stmt = self.fixed("SELECT name FROM main.crsql_table WHERE active = 1 ORDER BY id")?;
-        let mut names = Vec::new();
-        while stmt.step()? {
-            names.push(schema::text(stmt.column_text(0)));
-        }
-        Ok(names)
+        self.load(&real)
     }
 
     fn load(&self, name: &str) -> Result<Option<Rc<Table>>> {
@@ -147,7 +128,8 @@ impl Session {
         // Columns that the catalogue does not know yet were added outside; they are armed by `resume`.
         info.columns.retain(|c| c.id != 0);
         let portable = self.inbox_fits(&info)?;
-        let table = Rc::new(Table { portable, ..Table::new(info) });
+        let history = self.history(info.id)?;
+        let table = Rc::new(Table { portable, ..Table::new(info, history) });
         let mut catalog = self.catalog.borrow_mut();
         catalog.by_name.insert(table.info.name.to_ascii_lowercase(), table.info.id);
         catalog.by_id.insert(table.info.id, Rc::clone(&table));
@@ -156,15 +138,9 @@ impl Session {
 
     /// Fills in the ids that the catalogue has given to a table and its columns; 0 where it has given none.
     pub fn fill_ids(&self, info: &mut TableInfo) -> Result<()> {
-        {
-            let mut find = self.fixed("SELECT id, generation FROM main.crsql_table WHERE name = ?1")?;
-            find.bind_text(1, &info.name)?;
-            if !find.step()? {
-                return Ok(());
-            }
-            info.id = u32::try_from(find.column_int(0)).map_err(|e| corrupt("crsql_table", e))?;
-            info.generation = u32::try_from(find.column_int(1)).map_err(|e| corrupt("crsql_table", e))?;
-        }
+        let Some((id, generation)) = self.id_of(&info.name)? else { return Ok(()) };
+        info.id = id;
+        info.generation = generation;
         let mut columns = self
             .fixed("SELECT id, name, born FROM main.crsql_column WHERE table_id = ?1 AND died IS NULL ORDER BY id")?;
         columns.bind_int(1, i64::from(info.id))?;
@@ -179,6 +155,8 @@ impl Session {
                 }
             }
         }
+        // In the order of their ids, new ones last: seqs, masks and generations count in it.
+        info.columns.sort_by_key(|c| if c.id == 0 { u32::MAX } else { c.id });
         Ok(())
     }
 
@@ -195,7 +173,11 @@ impl Session {
             add.execute()?;
             info.id = u32::try_from(self.db.last_insert_rowid()).map_err(|e| corrupt("crsql_table", e))?;
         }
-        self.add_columns(info)?;
+        if known {
+            self.evolve(info)?;
+        } else {
+            self.add_columns(info)?;
+        }
         self.db.exec(&sqlgen::create_rows_table(info.id))?;
         self.forget_catalog();
         Ok(known)
@@ -207,42 +189,5 @@ impl Session {
         set.bind_int(1, i64::from(id))?;
         set.bind_int(2, i64::from(active))?;
         set.execute()
-    }
-
-    /// Gives ids to columns that have none; a set of columns that changed is a new generation.
-    fn add_columns(&self, info: &mut TableInfo) -> Result<()> {
-        let mut next = {
-            let mut max = self.fixed("SELECT coalesce(max(id), 0) + 1 FROM main.crsql_column WHERE table_id = ?1")?;
-            max.bind_int(1, i64::from(info.id))?;
-            max.step()?;
-            u32::try_from(max.column_int(0)).map_err(|e| corrupt("crsql_column", e))?
-        };
-        let fresh = next > 1;
-        if fresh && info.columns.iter().any(|c| c.id == 0) {
-            info.generation += 1;
-            let mut set = self.fixed("UPDATE main.crsql_table SET generation = ?2 WHERE id = ?1")?;
-            set.bind_int(1, i64::from(info.id))?;
-            set.bind_int(2, i64::from(info.generation))?;
-            set.execute()?;
-        }
-        let (id, generation) = (info.id, info.generation);
-        let keys = info.keys.len();
-        for (i, column) in info.keys.iter_mut().chain(&mut info.columns).enumerate() {
-            if column.id != 0 {
-                continue;
-            }
-            column.id = next;
-            column.born = generation;
-            next += 1;
-            let mut add = self
-                .fixed("INSERT INTO main.crsql_column(table_id, id, name, is_key, born) VALUES(?1, ?2, ?3, ?4, ?5)")?;
-            add.bind_int(1, i64::from(id))?;
-            add.bind_int(2, i64::from(column.id))?;
-            add.bind_text(3, &column.name)?;
-            add.bind_int(4, i64::from(i < keys))?;
-            add.bind_int(5, i64::from(generation))?;
-            add.execute()?;
-        }
-        Ok(())
     }
 }

@@ -41,7 +41,7 @@ impl Session {
         Ok(open || self.of_table(Sql::AnyClock, table)?.step()?)
     }
 
-    /// A row's clock.
+    /// A row's clock. Cells that came after its base and were never written are listed as absent.
     pub fn get_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
         self.load_block(table, key)?;
         let result = match self.tx.borrow().block.as_ref().and_then(|b| b.block.get(key)) {
@@ -49,7 +49,11 @@ impl Session {
             None => Ok(None),
         };
         self.forget_outside_transaction();
-        result
+        let mut clock = result?;
+        if let Some(clock) = &mut clock {
+            table.list_late(key, clock);
+        }
+        Ok(clock)
     }
 
     /// Stores a row's clock; a pristine one is not kept.

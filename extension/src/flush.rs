@@ -146,7 +146,8 @@ impl Session {
         for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
             self.note_table(touch.table, tables)?;
             let simple = matches!(touch.kind, TouchKind::Insert { replace: false, moved: false });
-            plain &= simple && tables.get(&touch.table).is_some_and(|t| !t.clocks);
+            let key = touches.key(touch);
+            plain &= simple && tables.get(&touch.table).is_some_and(|t| !t.clocks && !t.table.looks_older(key));
         }
         Ok(plain)
     }
@@ -237,7 +238,7 @@ impl Session {
         let start = waiting.columns.len();
         let kind = match touch.kind {
             TouchKind::Update { word, mask } => {
-                let mut clock = clock.cloned().unwrap_or_else(RowClock::pristine);
+                let mut clock = clock.cloned().unwrap_or_else(|| table.pristine(key));
                 update_in_place(&mut clock, (word, mask, touch.seq), &table.column_ids, dot, &mut waiting.columns);
                 // Cells that were listed before have a mask that is dead now.
                 dead = (listed + u64::from(mask.count_ones())).saturating_sub(clock.cells.len() as u64);
@@ -271,7 +272,9 @@ impl Session {
         let touches: Vec<Touch> = chain.iter().map(|t| Touch { kind: t.kind, seq: t.seq }).collect();
         let hidden = clock.is_some_and(|c| c.is_alive() && !crate::apply::is_visible(table, c));
         let exists = self.exists_at_end(table, key, &touches)?;
-        let outcome = fold(&Before { clock, hidden, exists }, &touches, &table.column_ids, dot);
+        let (pristine, generation) = (table.pristine(key), table.noted_generation(key));
+        let before = Before { clock, hidden, exists, pristine: &pristine, generation };
+        let outcome = fold(&before, &touches, &table.column_ids, dot);
         if clock.is_some_and(|c| c.is_alive()) && self.keeps_aside(table, key, clock)? {
             self.unhide(table, key)?;
         }

@@ -18,6 +18,11 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_as_crr", 2, DIRECT, as_crr),
     ("crsql_as_crr", 3, DIRECT, as_crr),
     ("crsql_as_table", 1, DIRECT, as_table),
+    ("crsql_begin_alter", 1, DIRECT, begin_alter),
+    ("crsql_begin_alter", 2, DIRECT, begin_alter),
+    ("crsql_commit_alter", 1, DIRECT, commit_alter),
+    ("crsql_commit_alter", 2, DIRECT, commit_alter),
+    ("crsql_commit_alter", 3, DIRECT, commit_alter),
     ("crsql_site_id", 0, SAFE, site_id),
     ("crsql_db_version", 0, SAFE, db_version),
     ("crsql_next_db_version", 0, SAFE, next_db_version),
@@ -43,6 +48,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("starling_aside", 0, SAFE, aside),
     ("starling_resume", 0, DIRECT, resume),
     ("starling_drain", 0, DIRECT, drain),
+    ("starling_zeros_differ", 2, SAFE, zeros_differ),
     ("uuid7", 0, SAFE, uuid7),
     ("uuid7_blob", 0, SAFE, uuid7_blob),
 ];
@@ -94,12 +100,36 @@ fn as_crr(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
             session.as_crr(Some(first), name, Some(capture))?;
         }
     }
-    session.join_when_inboxes_fill();
+    // A convenience: nothing is lost without it.
+    let _ = session.join_when_inboxes_fill();
     Ok(ok())
 }
 
 fn as_table(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     session.as_table(text(args, 0, "crsql_as_table", "the table's name")?)?;
+    Ok(ok())
+}
+
+/// The table's name, which may follow the schema's.
+fn altered<'a>(args: &Args<'a>, function: &str) -> Result<&'a str> {
+    let first = text(args, 0, function, "the table's name")?;
+    if args.len() < 2 {
+        return Ok(first);
+    }
+    if !first.eq_ignore_ascii_case("main") {
+        return Err(Error::msg(format!("{function}: only tables of the main database are CRRs")));
+    }
+    text(args, 1, function, "the table's name")
+}
+
+fn begin_alter(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    session.begin_alter(altered(args, "crsql_begin_alter")?)?;
+    Ok(ok())
+}
+
+/// A third argument, by which other implementations were told that no column went, is not needed.
+fn commit_alter(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    session.commit_alter(altered(args, "crsql_commit_alter")?)?;
     Ok(ok())
 }
 
@@ -284,8 +314,18 @@ fn resume(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 
 fn drain(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     let drained = session.drain()?;
-    session.join_when_inboxes_fill();
+    // A convenience: nothing is lost without it.
+    let _ = session.join_when_inboxes_fill();
     Ok(Output::Integer(i64::from(drained)))
+}
+
+/// For the triggers: whether two values that SQLite calls equal are 0.0 and −0.0, which no SQL can tell apart.
+fn zeros_differ(_: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let differ = match (args.get(0), args.get(1)) {
+        (ValueRef::Real(a), ValueRef::Real(b)) => a.to_bits() != b.to_bits(),
+        _ => false,
+    };
+    Ok(Output::Integer(i64::from(differ)))
 }
 
 fn new_uuid7(session: &Shared) -> uuid::Uuid {

@@ -22,6 +22,16 @@ pub fn inbox_name(table: u32) -> String {
     format!("crsql_inbox_{table}")
 }
 
+/// How a trigger's SQL names a table's inbox, and no other's.
+pub fn into_inbox(table: u32) -> String {
+    format!("INTO {}(", inbox_name(table))
+}
+
+/// The table whose inbox a trigger's SQL names.
+pub fn inbox_in(sql: &str) -> Option<u32> {
+    sql.rsplit_once("INTO crsql_inbox_")?.1.split('(').next()?.parse().ok()
+}
+
 /// What a row of an inbox says happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InboxTag {
@@ -40,6 +50,7 @@ impl InboxTag {
             TagOp::Update => 2,
             TagOp::Move => 3,
             TagOp::Overwrite => 4,
+            TagOp::Rewrite => 5,
         };
         (i64::from(self.first) << 3) | op
     }
@@ -52,6 +63,7 @@ impl InboxTag {
             2 => TagOp::Update,
             3 => TagOp::Move,
             4 => TagOp::Overwrite,
+            5 => TagOp::Rewrite,
             _ => return None,
         };
         Some(Self { op, first: u32::try_from(tag >> 3).ok()? })
@@ -209,6 +221,7 @@ impl Session {
                 }
             }
             TagOp::Overwrite => *overwritten = Some(row.key),
+            TagOp::Rewrite => touch(&row.key, insertion(false, true, columns)),
         }
     }
 

@@ -5,16 +5,22 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod affinity;
+mod alter;
 mod apply;
+mod arm;
 mod aside;
 mod catalog;
 mod changes;
 mod changesets_table;
 mod clock_store;
 mod crr;
+mod differences;
+mod digest;
+mod evolve;
 mod flush;
 mod fnv;
 mod functions;
+mod generations;
 mod inbox;
 mod journal;
 mod journal_table;
@@ -23,6 +29,7 @@ mod live;
 mod log;
 mod merge;
 mod meta;
+mod names;
 mod no_rows;
 mod portable;
 mod prune;
@@ -55,8 +62,10 @@ pub(crate) fn register(db: Db) -> Result<()> {
     create_module::<unpack::UnpackTable>(db, "crsql_unpack_columns", Rc::clone(&session))?;
     if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.
-        let _ = session.ensure_schema();
-        session.join_when_inboxes_fill();
+        if session.ensure_schema().and_then(|()| session.join_when_inboxes_fill()).is_err() {
+            // SQLite takes the connection's last error for ours: a success puts it out of mind.
+            db.exec(";")?;
+        }
     }
     session.finalize_statements();
     Ok(())

@@ -36,12 +36,6 @@ impl Record {
     }
 }
 
-/// The seq of the cell at a column's position under a base entry.
-pub fn base_seq(table: &Table, entry: &Entry, position: usize) -> u64 {
-    let before = table.info.columns.iter().take(position).filter(|c| c.born <= entry.table.generation).count() as u64;
-    entry.seq + before + u64::from(entry.kind == Kind::Rebase)
-}
-
 /// What is called for each entry: its record, the entry, its key, the columns that it names. `false` ends the scan.
 pub type EachEntry<'f> = &'f mut dyn FnMut(&Record, &Entry, &[u8], &[u32]) -> Result<bool>;
 

@@ -4,7 +4,6 @@
 //! same transaction. What cannot be merged here (an unknown table, a row that a constraint refuses) is kept aside and
 //! served on to others; nothing is dropped.
 
-use crate::affinity::apply_affinity;
 use crate::apply::MergedEntry;
 use crate::catalog::Table;
 use crate::log::{flags, LogWriter, OpenRecord};
@@ -197,10 +196,13 @@ impl<'a> Merge<'_, 'a> {
     }
 
     fn resolve(&self, def: TableDef<'a>) -> Result<Known<'a>> {
-        let found = self.session.table_named(def.name)?.filter(|t| t.info.keys.len() == def.key_columns);
+        let found = self.session.table_meant(def.name)?.filter(|t| t.info.keys.len() == def.key_columns);
         let Some(table) = found else { return Ok(Known { def, local: None, clocks: false, same_columns: false }) };
-        let ids: Vec<Option<u32>> =
-            def.columns.iter().map(|name| table.info.columns.iter().find(|c| c.name == *name).map(|c| c.id)).collect();
+        let mut ids: Vec<Option<u32>> = Vec::with_capacity(def.columns.len());
+        for name in &def.columns {
+            let position = self.session.column_meant(&table, name)?;
+            ids.push(position.and_then(|p| table.column_ids.get(p)).copied());
+        }
         let same_columns =
             ids.len() == table.column_ids.len() && ids.iter().zip(&table.column_ids).all(|(a, b)| *a == Some(*b));
         let clocks = self.session.any_clock(&table)?;
@@ -222,7 +224,7 @@ impl<'a> Merge<'_, 'a> {
             return Ok(());
         };
         let (table, clocks) = (Rc::clone(table), known.clocks);
-        let key = match canonical_key(&table, row.key) {
+        let key = match canonical_key(self.session, &table, row.key)? {
             Ok(key) => key,
             Err(why) => {
                 self.aside.push((table.info.name.clone(), why));
@@ -232,7 +234,7 @@ impl<'a> Merge<'_, 'a> {
         };
         let key: &[u8] = &key;
         if let RowKind::Uniform { seq, values } = &row.kind {
-            if known.same_columns && !clocks && self.fresh_row(&table, key, values)? {
+            if known.same_columns && !clocks && !table.looks_older(key) && self.fresh_row(&table, key, values)? {
                 let entry = Stamp { seq: *seq, ..self.stamp(&changeset::Stamp { dot: 0, author: None, seq: 0 }) };
                 self.changes += table.column_ids.len().max(1) as u64;
                 self.own.push(Kind::Base, table.info.log_ref(), key, entry.seq, &[])?;
@@ -244,7 +246,7 @@ impl<'a> Merge<'_, 'a> {
             self.aside
                 .push((known.def.name.to_string(), "it names a column that this database does not have".to_string()));
         }
-        let (kind, cells) = self.incoming(&table, ids, row);
+        let (kind, cells) = self.incoming(&table, ids, row)?;
         let incoming = Incoming {
             cl: row.cl,
             kind,
@@ -297,38 +299,38 @@ impl<'a> Merge<'_, 'a> {
         table: &Table,
         ids: &[Option<u32>],
         row: &Row<'_>,
-    ) -> (IncomingKind, Vec<(u32, u64, Stamp, Value)>) {
-        let affine = |id: u32, value: starling_crdt::ValueRef<'_>| {
+    ) -> Result<(IncomingKind, Vec<(u32, u64, Stamp, Value)>)> {
+        let affine = |id: u32, value: starling_crdt::ValueRef<'_>| -> Result<Value> {
             let affinity = table.info.position(id).and_then(|p| table.info.columns.get(p)).map(|c| c.affinity);
-            apply_affinity(value, affinity.unwrap_or(crate::schema::Affinity::None))
+            self.session.stored_as(value, affinity.unwrap_or(Affinity::None))
         };
-        let map = |cells: &[changeset::Cell<'_>]| -> Vec<(u32, u64, Stamp, Value)> {
+        let map = |cells: &[changeset::Cell<'_>]| -> Result<Vec<(u32, u64, Stamp, Value)>> {
             cells
                 .iter()
                 .filter_map(|c| {
                     let id = (*ids.get(c.column)?)?;
-                    Some((id, c.version, self.stamp(&c.stamp), affine(id, c.value.value())))
+                    Some(affine(id, c.value.value()).map(|v| (id, c.version, self.stamp(&c.stamp), v)))
                 })
                 .collect()
         };
-        match &row.kind {
+        Ok(match &row.kind {
             RowKind::Uniform { seq, values } => {
                 let own = self.stamp(&changeset::Stamp { dot: 0, author: None, seq: *seq });
                 let cells = values.iter().enumerate().filter_map(|(i, v)| {
                     let id = (*ids.get(i)?)?;
-                    Some((id, 1, Stamp { seq: seq + i as u64, ..own }, affine(id, v.value())))
+                    Some(affine(id, v.value()).map(|v| (id, 1, Stamp { seq: seq + i as u64, ..own }, v)))
                 });
-                (IncomingKind::Base { life: own, sentinel: None }, cells.collect())
+                (IncomingKind::Base { life: own, sentinel: None }, cells.collect::<Result<_>>()?)
             }
             RowKind::Base { sentinel, life, cells } => (
                 IncomingKind::Base { life: self.stamp(life), sentinel: sentinel.as_ref().map(|s| self.stamp(s)) },
-                map(cells),
+                map(cells)?,
             ),
             RowKind::Cells { born, life, cells } => {
-                (IncomingKind::Cells { born: *born, life: life.as_ref().map(|l| self.stamp(l)) }, map(cells))
+                (IncomingKind::Cells { born: *born, life: life.as_ref().map(|l| self.stamp(l)) }, map(cells)?)
             }
             RowKind::Tombstone { life } => (IncomingKind::Tombstone { life: self.stamp(life) }, Vec::new()),
-        }
+        })
     }
 
     /// Logs each entry under its own dot, whichever changeset brought it (E1).
@@ -398,25 +400,33 @@ fn write_carried(
 }
 
 /// The key as this table's key columns store it, so that '1', 1 and 1.0 are one row where SQLite makes them one (E12).
-pub fn canonical_key<'k>(table: &Table, bytes: &'k [u8]) -> std::result::Result<Cow<'k, [u8]>, String> {
-    let columns = starling_crdt::key::decode(bytes, table.info.keys.len()).map_err(|e| e.to_string())?;
+/// Without one (the inner error says why) the row cannot be merged here.
+pub fn canonical_key<'k>(
+    session: &Session,
+    table: &Table,
+    bytes: &'k [u8],
+) -> Result<std::result::Result<Cow<'k, [u8]>, String>> {
+    let columns = match starling_crdt::key::decode(bytes, table.info.keys.len()) {
+        Ok(columns) => columns,
+        Err(e) => return Ok(Err(e.to_string())),
+    };
     let mut stored = Vec::with_capacity(columns.len());
     for (column, key) in columns.iter().zip(&table.info.keys) {
-        let value = apply_affinity(column.value(), key.affinity);
+        let value = session.stored_as(column.value(), key.affinity)?;
         match value {
-            Value::Null => return Err("a key column is NULL".to_string()),
+            Value::Null => return Ok(Err("a key column is NULL".to_string())),
             Value::Real(_) if key.affinity != Affinity::Real && !starling_crdt::key::is_canonical(value.as_ref()) => {
-                return Err("a REAL key equals an integer".to_string());
+                return Ok(Err("a REAL key equals an integer".to_string()));
             }
             Value::Integer(_) => {}
-            _ if table.info.int_key => return Err("the key is not an integer here".to_string()),
+            _ if table.info.int_key => return Ok(Err("the key is not an integer here".to_string())),
             _ => {}
         }
         stored.push(value);
     }
     let mut out = Vec::with_capacity(bytes.len());
     starling_crdt::key::encode(stored.iter().map(Value::as_ref), &mut out);
-    Ok(if out == bytes { Cow::Borrowed(bytes) } else { Cow::Owned(out) })
+    Ok(Ok(if out == bytes { Cow::Borrowed(bytes) } else { Cow::Owned(out) }))
 }
 
 /// Whether an error is the row's doing (a constraint, a type, a user's trigger) and not the machine's.

@@ -2,7 +2,7 @@
 //! that has the extension gives a version to its own writes at its own commit.
 
 use crate::inbox::inbox_name;
-use crate::schema;
+use crate::schema::{self, TableInfo};
 use crate::session::Session;
 use crate::sqlgen::{Ident, Sink, JOURNAL};
 use crate::sqlite::Result;
@@ -37,12 +37,24 @@ impl Session {
         Ok(if find.step()? { Capture::Portable } else { Capture::Native })
     }
 
-    /// Where triggers of that kind write.
-    pub fn sink(&self, capture: Capture) -> Result<Sink> {
-        Ok(match capture {
+    /// Where a table's triggers write.
+    pub fn sink_of(&self, table: u32) -> Result<Sink> {
+        Ok(match self.capture_of(table)? {
             Capture::Native => Sink::Journal(self.meta()?.file),
             Capture::Portable => Sink::Inbox,
         })
+    }
+
+    /// Makes the inbox that a way of capture needs, empty; without need drops the one that is there.
+    pub fn make_inbox(&self, info: &TableInfo, capture: Capture) -> Result<()> {
+        if capture == Capture::Portable && self.inbox_fits(info)? {
+            return self.db.exec(&format!("DELETE FROM main.{}", inbox_name(info.id)));
+        }
+        self.drop_inbox(info.id)?;
+        if capture == Capture::Portable {
+            self.db.exec(&crate::inbox::create(info))?;
+        }
+        Ok(())
     }
 
     /// Drops a table's inbox and every trigger that writes to it, whatever table that stands on by now: a program without the
@@ -54,7 +66,7 @@ impl Session {
             let mut all = self.db.prepare_transient(
                 "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND instr(sql, ?1) > 0",
             )?;
-            all.bind_text(1, format!("INTO {inbox}("))?;
+            all.bind_text(1, crate::inbox::into_inbox(table))?;
             while all.step()? {
                 names.push(schema::text(all.column_text(0)));
             }
@@ -69,21 +81,17 @@ impl Session {
     /// inbox, which other connections do not see, makes the journal take part: so a connection that has the extension gives
     /// its own writes their version in their own transaction. Where it cannot be made, they wait for the next drain like
     /// everybody's.
-    pub fn join_when_inboxes_fill(&self) {
-        let make = || -> Result<()> {
-            if !self.has_schema()? {
-                return Ok(());
-            }
-            for inbox in self.inboxes()?.into_iter().map(inbox_name) {
-                self.db.exec(&format!(
-                    "CREATE TEMP TRIGGER IF NOT EXISTS {inbox}_join AFTER INSERT ON main.{inbox} BEGIN \
-                     INSERT INTO {JOURNAL}(tag) VALUES(0); END"
-                ))?;
-            }
-            Ok(())
-        };
-        // A convenience: nothing is lost without it.
-        let _ = make();
+    pub fn join_when_inboxes_fill(&self) -> Result<()> {
+        if !self.has_schema()? {
+            return Ok(());
+        }
+        for inbox in self.inboxes()?.into_iter().map(inbox_name) {
+            self.db.exec(&format!(
+                "CREATE TEMP TRIGGER IF NOT EXISTS {inbox}_join AFTER INSERT ON main.{inbox} BEGIN \
+                 INSERT INTO {JOURNAL}(tag) VALUES(0); END"
+            ))?;
+        }
+        Ok(())
     }
 
     /// The tables that have an inbox.

@@ -1,9 +1,8 @@
 //! After a change of the schema that came from outside: triggers that are gone or stale are made anew, rows that appeared
 //! or vanished meanwhile are logged, and what was kept aside is tried again (E7, E8).
 
-use crate::catalog::Table;
-use crate::schema;
-use crate::session::Session;
+use crate::schema::{self, TableInfo};
+use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 
 impl Session {
@@ -13,38 +12,65 @@ impl Session {
             self.join_transaction()?;
             self.refresh()?;
             self.flush()?;
-            for name in self.table_names()? {
-                self.resume_table(&name)?;
+            self.settle_names()?;
+            for id in self.table_ids()? {
+                self.resume_table(id)?;
             }
             self.retry_aside()
         })?;
-        self.join_when_inboxes_fill();
+        // A convenience: nothing is lost without it.
+        let _ = self.join_when_inboxes_fill();
         Ok(applied)
     }
 
-    fn resume_table(&self, name: &str) -> Result<()> {
-        let Some(mut info) = schema::read(self.db, name)? else {
+    fn table_ids(&self) -> Result<Vec<u32>> {
+        let mut all = self.fixed("SELECT id FROM main.crsql_table WHERE active = 1 ORDER BY id")?;
+        let mut ids = Vec::new();
+        while all.step()? {
+            ids.push(u32::try_from(all.column_int(0)).map_err(|e| corrupt("crsql_table", e))?);
+        }
+        Ok(ids)
+    }
+
+    fn resume_table(&self, id: u32) -> Result<()> {
+        let name = self.name_of(id)?.unwrap_or_default();
+        let Some(info) = schema::read(self.db, &name)? else {
             // Dropped: its metadata stays archived, so that it can come back (X3).
-            let id = self.table_id(name)?;
             self.drop_inbox(id)?;
             return self.set_active(id, false);
         };
-        if self.is_armed(&{
-            let mut full = info.clone();
-            self.fill_ids(&mut full)?;
-            full
-        })? {
+        if self.is_armed(&info)? {
             return Ok(());
         }
-        self.register(&mut info)?;
-        self.arm(&info, self.capture_of(info.id)?)?;
-        self.log_differences(&Table::new(info))
+        self.rearm(info)
     }
 
-    fn table_id(&self, name: &str) -> Result<u32> {
-        let mut find = self.fixed("SELECT id FROM main.crsql_table WHERE name = ?1")?;
-        find.bind_text(1, name)?;
-        find.step()?;
-        Ok(u32::try_from(find.column_int(0)).unwrap_or(0))
+    /// Makes a CRR's triggers anew after its columns or its name changed. What the old triggers have captured all along is
+    /// not announced again: a column that was added makes no changes (E8).
+    pub fn rearm(&self, mut info: TableInfo) -> Result<()> {
+        self.fill_ids(&mut info)?;
+        let listed = self.listed_columns(info.id)?;
+        let missing: Vec<u32> =
+            listed.iter().filter(|(id, _)| info.position(*id).is_none()).map(|(id, _)| *id).collect();
+        let mut renames = Vec::new();
+        let mut before = info.clone();
+        for (column, id) in before.columns.iter_mut().filter(|c| c.id == 0).zip(&missing) {
+            column.id = *id;
+            renames.push((*id, column.name.clone()));
+        }
+        before.columns.retain(|c| c.id != 0);
+        before.columns.sort_by_key(|c| c.id);
+        let captured = renames.len() == missing.len() && self.captures(&before)?;
+        if captured {
+            self.rename_columns(info.id, &renames)?;
+        }
+        let born = self.evolve(&mut info)?;
+        self.arm(&info)?;
+        let Some(table) = self.table(info.id)? else { return Ok(()) };
+        if captured {
+            self.log_grown(&table, &born, |_| true)
+        } else {
+            self.log_differences(&table)
+        }
     }
 }

@@ -50,6 +50,8 @@ pub struct Column {
     pub affinity: Affinity,
     /// NOT NULL without a default: a row cannot be shown before this cell is there.
     pub required: bool,
+    /// The text of its DEFAULT clause.
+    pub default_sql: Option<String>,
     /// Schema generation in which it came; a base entry of an older generation does not speak for it.
     pub born: u32,
 }
@@ -101,10 +103,17 @@ impl TableInfo {
     }
 }
 
+/// How a table of `main` is really called: SQLite's names ignore the case of ASCII letters.
+pub fn real_name(db: Db, name: &str) -> Result<Option<String>> {
+    let mut find =
+        db.prepare_transient("SELECT name FROM main.sqlite_master WHERE type = 'table' AND name = ?1 COLLATE NOCASE")?;
+    find.bind_text(1, name)?;
+    Ok(if find.step()? { Some(text(find.column_text(0))) } else { None })
+}
+
 struct RawColumn {
     column: Column,
     not_null: bool,
-    has_default: bool,
     pk: i64,
     declared: String,
 }
@@ -115,7 +124,7 @@ struct RawColumn {
 /// What SQLite says.
 pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
     let mut list =
-        db.prepare("SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND lower(name) = lower(?1)")?;
+        db.prepare("SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND name = ?1 COLLATE NOCASE")?;
     list.bind_text(1, name)?;
     if !list.step()? {
         return Ok(None);
@@ -136,7 +145,7 @@ pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
         columns: raw
             .iter()
             .filter(|c| c.pk == 0)
-            .map(|c| Column { required: c.not_null && !c.has_default, ..c.column.clone() })
+            .map(|c| Column { required: c.not_null && c.column.default_sql.is_none(), ..c.column.clone() })
             .collect(),
         name: real_name,
     }))
@@ -158,9 +167,15 @@ fn read_columns(db: Db, name: &str, strict: bool) -> Result<Vec<RawColumn>> {
         let declared = text(stmt.column_text(2));
         let affinity = Affinity::of_declared_type(&declared, strict);
         out.push(RawColumn {
-            column: Column { id: 0, name: text(stmt.column_text(1)), affinity, required: false, born: 1 },
+            column: Column {
+                id: 0,
+                name: text(stmt.column_text(1)),
+                affinity,
+                required: false,
+                default_sql: (!stmt.column_is_null(4)).then(|| text(stmt.column_text(4))),
+                born: 1,
+            },
             not_null: stmt.column_int(3) != 0,
-            has_default: !stmt.column_is_null(4),
             pk: stmt.column_int(5),
             declared,
         });

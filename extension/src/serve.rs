@@ -136,7 +136,7 @@ impl Part<'_> {
         match (entry.kind, clock) {
             (Kind::Base | Kind::Rebase, None) if live_base => self.pristine(index, &table, entry, key),
             (Kind::Base | Kind::Rebase, Some(clock)) if live_base => {
-                self.whole_row(index, &table, key, &clock, self.record.stamp(entry.seq))
+                self.whole_row(index, &table, key, &clock, (self.record.stamp(entry.seq), Some(*entry)))
             }
             (Kind::Mask, Some(clock)) if clock.is_alive() => self.mask(index, &table, entry, key, columns, &clock),
             (Kind::Sentinel, Some(clock)) if clock.cl == 1 && self.record.is_life(entry, Some(&clock)) => {
@@ -168,8 +168,10 @@ impl Part<'_> {
 
     /// A row without a clock: values straight from the table into the part.
     fn pristine(&mut self, index: usize, table: &Rc<Table>, entry: &Entry, key: &[u8]) -> Result<()> {
-        if table.info.columns.iter().any(|c| c.born > entry.table.generation) {
-            return self.whole_row(index, table, key, &RowClock::pristine(), self.record.stamp(entry.seq));
+        if !table.is_as_in(entry.table.generation) {
+            let mut clock = RowClock::pristine();
+            table.list_born_after(entry.table.generation, &mut clock);
+            return self.whole_row(index, table, key, &clock, (self.record.stamp(entry.seq), Some(*entry)));
         }
         let mut row = self.session.of_table(Sql::SelectRow, table)?;
         crate::rows::bind_key(&mut row, table, key)?;
@@ -183,12 +185,23 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// The row whole, each cell with its own version and dot (X4). `base` is the base's stamp.
-    fn whole_row(&mut self, index: usize, table: &Table, key: &[u8], clock: &RowClock, base: Stamp) -> Result<()> {
+    /// The row whole, each cell with its own version and dot (X4). `base` is the base's stamp and its entry, which is
+    /// looked up where it is not at hand.
+    fn whole_row(
+        &mut self,
+        index: usize,
+        table: &Table,
+        key: &[u8],
+        clock: &RowClock,
+        (base, entry): (Stamp, Option<Entry>),
+    ) -> Result<()> {
         let session = self.session;
         let values = session.row_of_clock(table, key, clock);
         let base = clock.life.unwrap_or(base);
-        let first_seq = base.seq + u64::from(clock.base_has_sentinel(&base));
+        let entry = match entry {
+            Some(entry) => entry,
+            None => session.base_entry(table, key, clock, &base)?,
+        };
         let life = self.stamp(&base)?;
         let sentinel = clock.sentinel().map(|s| self.stamp(&s)).transpose()?;
         let mut cells = Vec::new();
@@ -196,8 +209,7 @@ impl Part<'_> {
             let version = clock.version_of(column.id);
             let stamp = match clock.cell(column.id) {
                 Some(cell) => cell.stamp,
-                None if column.born > self.base_generation(table, clock) => continue,
-                None => Stamp { seq: first_seq + position as u64, ..base },
+                None => Stamp { seq: table.base_seq(&entry, position), ..base },
             };
             if version > 0 {
                 cells.push((position, version, self.stamp(&stamp)?));
@@ -208,15 +220,6 @@ impl Part<'_> {
             self.writer.cell(position, version, stamp, values.value_at(position));
         }
         values.check()
-    }
-
-    /// The newest generation for which an unlisted cell stands as the base wrote it.
-    fn base_generation(&self, table: &Table, clock: &RowClock) -> u32 {
-        if clock.base_version == 0 {
-            0
-        } else {
-            table.info.generation
-        }
     }
 
     fn mask(
@@ -279,7 +282,7 @@ impl Part<'_> {
             return Ok(());
         }
         match clock.life {
-            Some(life) if clock.based => self.whole_row(index, table, key, clock, life),
+            Some(life) if clock.based => self.whole_row(index, table, key, clock, (life, None)),
             _ => {
                 let ids: Vec<u32> = clock.cells.iter().filter(|c| c.version > 0).map(|c| c.column).collect();
                 if ids.is_empty() {
@@ -325,6 +328,27 @@ impl Part<'_> {
 }
 
 impl Session {
+    /// The log entry of a row's base. Of a table whose columns never changed, all are alike.
+    fn base_entry(&self, table: &Table, key: &[u8], clock: &RowClock, base: &Stamp) -> Result<Entry> {
+        let kind = if clock.base_has_sentinel(base) { Kind::Rebase } else { Kind::Base };
+        let mut found = Entry { kind, table: table.info.log_ref(), seq: base.seq };
+        if table.info.generation > 1 {
+            for record in self.records_of(base.origin, base.version)? {
+                self.entries_of(&record, &mut |record, entry, at, _| {
+                    let is_base = matches!(entry.kind, Kind::Base | Kind::Rebase)
+                        && entry.table.id == table.info.id
+                        && at == key
+                        && record.is_at(base, entry.seq);
+                    if is_base {
+                        found = *entry;
+                    }
+                    Ok(!is_base)
+                })?;
+            }
+        }
+        Ok(found)
+    }
+
     /// The header of a dot: from one of its records, or as much of it as is known.
     fn dot_header(&self, origin: u32, version: u64, fallback: &DotHeader) -> Result<DotHeader> {
         if let Some(record) = self.records_of(origin, version)?.first() {

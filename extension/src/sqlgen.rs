@@ -39,6 +39,8 @@ pub enum TagOp {
     Move,
     /// BEFORE an insert or a key update over an existing row, on tables whose own schema says ON CONFLICT REPLACE
     Overwrite,
+    /// AFTER UPDATE within an alter window: any column may have been written
+    Rewrite,
 }
 
 /// Largest table id and mask word that fit a tag.
@@ -70,6 +72,7 @@ impl Tag {
             TagOp::Update => 2,
             TagOp::Move => 3,
             TagOp::Overwrite => 4,
+            TagOp::Rewrite => 5,
         };
         (i64::from(self.file) << 36)
             | (i64::from(self.table) << 16)
@@ -86,6 +89,7 @@ impl Tag {
             2 => TagOp::Update,
             3 => TagOp::Move,
             4 => TagOp::Overwrite,
+            5 => TagOp::Rewrite,
             _ => return None,
         };
         Some(Self {
@@ -151,70 +155,103 @@ pub fn trigger_prefix(table: &str) -> String {
     format!("{table}__crsql_")
 }
 
-/// The CREATE TRIGGER statements of a CRR, each with its trigger's name. SQLite fires the newest trigger first, so the
-/// column groups are made last to first, that their touches come in column order.
-pub fn triggers(table: &TableInfo, sink: Sink) -> Vec<(String, String)> {
-    let packed = sink != Sink::Inbox && table.keys.len() > KEY_SLOTS;
-    let tag = |op, word| sink.tag(op, table, packed, word);
-    let keys = |row: &str| {
-        let columns = list(table.keys.iter().map(|k| format!("{row}.{}", Ident(&k.name))), ", ");
-        if packed {
+/// What the trigger templates are filled with, for one table.
+struct Templates<'t> {
+    table: &'t TableInfo,
+    sink: Sink,
+    packed: bool,
+}
+
+impl<'t> Templates<'t> {
+    fn new(table: &'t TableInfo, sink: Sink) -> Self {
+        Self { table, sink, packed: sink != Sink::Inbox && table.keys.len() > KEY_SLOTS }
+    }
+
+    fn tag(&self, op: TagOp, word: usize) -> String {
+        self.sink.tag(op, self.table, self.packed, word)
+    }
+
+    fn keys(&self, row: &str) -> String {
+        let columns = list(self.table.keys.iter().map(|k| format!("{row}.{}", Ident(&k.name))), ", ");
+        if self.packed {
             format!("crsql_pack_columns({columns})")
         } else {
             columns
         }
-    };
-    let slots = list((0..if packed { 1 } else { table.keys.len() }).map(|i| format!("k{i}")), ", ");
-    let same_key = list(table.keys.iter().map(|k| format!("NOT ({})", differs(&k.name, k.untyped()))), " AND ");
-    let match_new = list(table.keys.iter().map(|k| format!("{0} = NEW.{0}", Ident(&k.name))), " AND ");
-    let make = |kind: String, template: &str, tag: String, mask: &str, of: &str| {
-        let name = trigger_prefix(&table.name) + &kind;
+    }
+
+    /// A trigger's name and its SQL.
+    fn make(&self, kind: &str, template: &str, tag: String, mask: &str, of: &str) -> (String, String) {
+        let table = self.table;
+        let name = trigger_prefix(&table.name) + kind;
         let values = [
             ("trigger", Ident(&name).to_string()),
             ("table", Ident(&table.name).to_string()),
-            ("vt", if sink == Sink::Inbox { inbox_name(table.id) } else { JOURNAL.to_string() }),
+            ("vt", if self.sink == Sink::Inbox { inbox_name(table.id) } else { JOURNAL.to_string() }),
             ("tag", tag),
             ("mask", mask.to_string()),
             ("columns", of.to_string()),
-            ("key_slots", slots.clone()),
-            ("new_keys", keys("NEW")),
-            ("old_keys", keys("OLD")),
-            ("same_key", same_key.clone()),
-            ("match_new", match_new.clone()),
-            ("delete_tag", sink.tag(TagOp::Delete, table, packed, 0)),
-            ("insert_tag", sink.tag(TagOp::Move, table, packed, 0)),
+            ("key_slots", list((0..if self.packed { 1 } else { table.keys.len() }).map(|i| format!("k{i}")), ", ")),
+            ("new_keys", self.keys("NEW")),
+            ("old_keys", self.keys("OLD")),
+            ("same_key", list(table.keys.iter().map(|k| format!("NOT ({})", differs(k, self.sink))), " AND ")),
+            ("match_new", list(table.keys.iter().map(|k| format!("{0} = NEW.{0}", Ident(&k.name))), " AND ")),
+            ("delete_tag", self.tag(TagOp::Delete, 0)),
+            ("insert_tag", self.tag(TagOp::Move, 0)),
         ];
         let values: Vec<(&str, &str)> = values.iter().map(|(n, v)| (*n, v.as_str())).collect();
         (name, fill(template, &values).trim_end().to_string())
-    };
-    let mut out = vec![
-        make("insert".into(), include_str!("../../sql/extension/trigger_insert.sql"), tag(TagOp::Insert, 0), "", ""),
-        make("delete".into(), include_str!("../../sql/extension/trigger_delete.sql"), tag(TagOp::Delete, 0), "", ""),
-        make("move".into(), include_str!("../../sql/extension/trigger_move.sql"), String::new(), "", ""),
-    ];
+    }
+
+    /// The triggers that name no column but the key's.
+    fn on_keys(&self) -> Vec<(String, String)> {
+        let (insert, delete) = (self.tag(TagOp::Insert, 0), self.tag(TagOp::Delete, 0));
+        vec![
+            self.make("insert", include_str!("../../sql/extension/trigger_insert.sql"), insert, "", ""),
+            self.make("delete", include_str!("../../sql/extension/trigger_delete.sql"), delete, "", ""),
+            self.make("move", include_str!("../../sql/extension/trigger_move.sql"), String::new(), "", ""),
+        ]
+    }
+
+    /// No function is there to refuse a REAL key that equals an integer: plain triggers do it themselves.
+    fn checks(&self) -> Vec<(String, String)> {
+        let untyped = || self.table.keys.iter().filter(|k| k.untyped());
+        if self.sink != Sink::Inbox || untyped().next().is_none() {
+            return Vec::new();
+        }
+        let odd = list(untyped().map(|k| equals_integer(&k.name)), " OR ");
+        let of = list(untyped().map(|k| Ident(&k.name)), ", ");
+        let insert = include_str!("../../sql/extension/portable_check_insert.sql");
+        let update = include_str!("../../sql/extension/portable_check_update.sql");
+        vec![
+            self.make("check", insert, String::new(), &odd, ""),
+            self.make("check_move", update, String::new(), &odd, &of),
+        ]
+    }
+}
+
+/// The CREATE TRIGGER statements of a CRR, each with its trigger's name. SQLite fires the newest trigger first, so the
+/// column groups are made last to first, that their touches come in column order.
+pub fn triggers(table: &TableInfo, sink: Sink) -> Vec<(String, String)> {
+    let templates = Templates::new(table, sink);
+    let mut out = templates.on_keys();
     let update = match sink {
         Sink::Journal(_) => include_str!("../../sql/extension/trigger_update.sql"),
         Sink::Inbox => include_str!("../../sql/extension/portable_update.sql"),
     };
     for (i, (word, group)) in groups(table, sink).into_iter().enumerate().rev() {
-        let bits = group.iter().map(|(bit, c)| format!("(({})<<{bit})", differs(&c.name, c.untyped())));
+        let bits = group.iter().map(|(bit, c)| format!("(({})<<{bit})", differs(c, sink)));
         let of = list(group.iter().map(|(_, c)| Ident(&c.name)), ", ");
-        out.push(make(format!("update_{i}"), update, tag(TagOp::Update, word), &list(bits, "|"), &of));
+        let tag = templates.tag(TagOp::Update, word);
+        out.push(templates.make(&format!("update_{i}"), update, tag, &list(bits, "|"), &of));
     }
-    if sink == Sink::Inbox && table.keys.iter().any(|k| k.untyped()) {
-        // No function is there to refuse such a key: the trigger does.
-        let odd = list(table.keys.iter().filter(|k| k.untyped()).map(|k| equals_integer(&k.name)), " OR ");
-        let template = include_str!("../../sql/extension/portable_check_insert.sql");
-        out.push(make("check".into(), template, String::new(), &odd, ""));
-        let of = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
-        let template = include_str!("../../sql/extension/portable_check_update.sql");
-        out.push(make("check_move".into(), template, String::new(), &odd, &of));
-    }
+    out.extend(templates.checks());
     if table.replaces_by_schema || sink == Sink::Inbox {
+        let tag = templates.tag(TagOp::Overwrite, 0);
         let template = include_str!("../../sql/extension/trigger_before_insert.sql");
-        out.push(make("before".into(), template, tag(TagOp::Overwrite, 0), "", ""));
+        out.push(templates.make("before", template, tag.clone(), "", ""));
         let template = include_str!("../../sql/extension/trigger_before_update.sql");
-        out.push(make("before_move".into(), template, tag(TagOp::Overwrite, 0), "", ""));
+        out.push(templates.make("before_move", template, tag, "", ""));
     }
     out
 }
@@ -243,16 +280,30 @@ fn equals_integer(column: &str) -> String {
     format!("(typeof(NEW.{c}) = 'real' AND NEW.{c} = CAST(NEW.{c} AS INTEGER))")
 }
 
+/// The triggers of a CRR within an alter window: no column is named, so that every column can be dropped. Only the
+/// connection that opened the window writes then, so they go to the journal in either way of capture.
+pub fn window_triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
+    let templates = Templates::new(table, Sink::Journal(file));
+    let mut out = templates.on_keys();
+    let template = include_str!("../../sql/extension/trigger_rewrite.sql");
+    out.push(templates.make("rewrite", template, templates.tag(TagOp::Rewrite, 0), "", ""));
+    out
+}
+
 /// Whether a column's old and new value differ as replicas see it: bytes and type, whatever the column's collation says
 /// (E2), and −0.0 from 0.0 (X15) where a column keeps them apart.
-fn differs(column: &str, untyped: bool) -> String {
-    let c = Ident(column);
+fn differs(column: &Column, sink: Sink) -> String {
+    let c = Ident(&column.name);
     let bytes = format!("NEW.{c} IS NOT OLD.{c} COLLATE BINARY");
-    if untyped {
-        format!("{bytes} OR typeof(NEW.{c}) IS NOT typeof(OLD.{c}) OR (NEW.{c} = 0 AND typeof(NEW.{c}) = 'real')")
-    } else {
-        bytes
+    if !column.untyped() {
+        return bytes;
     }
+    let zeros = match sink {
+        Sink::Journal(_) => format!("starling_zeros_differ(NEW.{c}, OLD.{c})"),
+        // No SQL can tell −0.0 from 0.0: to write a zero once more counts as a change.
+        Sink::Inbox => format!("typeof(NEW.{c}) = 'real'"),
+    };
+    format!("{bytes} OR typeof(NEW.{c}) IS NOT typeof(OLD.{c}) OR (NEW.{c} = 0 AND {zeros})")
 }
 
 fn key_match(table: &TableInfo, first: usize) -> String {
@@ -267,6 +318,21 @@ pub fn select_row(table: &TableInfo) -> String {
         list(table.columns.iter().map(|c| Ident(&c.name)), ", ")
     };
     format!("SELECT {columns} FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
+}
+
+/// `SELECT` of all rows: keys, then columns.
+pub fn select_rows(table: &TableInfo) -> String {
+    let all = list(table.keys.iter().chain(&table.columns).map(|c| Ident(&c.name)), ", ");
+    format!("SELECT {all} FROM main.{}", Ident(&table.name))
+}
+
+/// `SELECT` of the keys of rows where one of these columns does not hold its default, and for each whether it does not.
+pub fn select_not_default(table: &TableInfo, columns: &[&Column]) -> String {
+    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
+    let differs = |c: &&Column| format!("({} IS NOT ({}))", Ident(&c.name), c.default_sql.as_deref().unwrap_or("NULL"));
+    let flags = list(columns.iter().map(differs), ", ");
+    let any = list(columns.iter().map(differs), " OR ");
+    format!("SELECT {keys}, {flags} FROM main.{} WHERE {any} ORDER BY {keys}", Ident(&table.name))
 }
 
 /// `SELECT` of all keys.
@@ -321,7 +387,7 @@ mod tests {
 
     #[test]
     fn tags_round_trip() {
-        for op in [TagOp::Insert, TagOp::Delete, TagOp::Update, TagOp::Move, TagOp::Overwrite] {
+        for op in [TagOp::Insert, TagOp::Delete, TagOp::Update, TagOp::Move, TagOp::Overwrite, TagOp::Rewrite] {
             let tag = Tag { file: FILE_ID_MASK, table: MAX_TABLE_ID, word: 40, packed: true, op };
             assert!(tag.encode() > 0);
             assert_eq!(Tag::decode(tag.encode()), Some(tag));

@@ -49,6 +49,8 @@ pub struct TxState {
     pub block: Option<crate::clock_store::OpenBlock>,
     /// A buffer to encode into.
     pub scratch: Vec<u8>,
+    /// The alter windows that are open.
+    pub windows: Vec<Rc<crate::alter::AlterWindow>>,
     /// The open savepoints, each with the state at its begin once something has changed since.
     pub saved: Vec<(i32, Option<Rc<TxState>>)>,
 }

@@ -37,6 +37,12 @@ CREATE TABLE IF NOT EXISTS crsql_table(
 CREATE TABLE IF NOT EXISTS crsql_column(
   table_id INTEGER NOT NULL, id INTEGER NOT NULL, name TEXT NOT NULL, is_key INTEGER NOT NULL, born INTEGER NOT NULL,
   died INTEGER, PRIMARY KEY(table_id, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS crsql_birth(
+  table_id INTEGER NOT NULL, generation INTEGER NOT NULL, watermark BLOB NOT NULL, PRIMARY KEY(table_id, generation))
+  WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS crsql_alias(
+  name TEXT NOT NULL, table_id INTEGER NOT NULL, column_id INTEGER NOT NULL, PRIMARY KEY(name, table_id, column_id))
+  WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS crsql_hidden(
   table_id INTEGER NOT NULL, key BLOB NOT NULL, column_id INTEGER NOT NULL, value,
   PRIMARY KEY(table_id, key, column_id)) WITHOUT ROWID;

@@ -1,5 +1,9 @@
 //! The extension in an embedded SQLite: laws over random histories, exactness, refusals, damage.
 
+#[path = "extension/adversity.rs"]
+mod adversity;
+#[path = "extension/alter.rs"]
+mod alter;
 #[path = "extension/damage.rs"]
 mod damage;
 #[path = "extension/exactness.rs"]

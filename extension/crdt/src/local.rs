@@ -70,6 +70,10 @@ pub struct Before<'a> {
     pub hidden: bool,
     /// Whether the table holds the row now, at the end.
     pub exists: bool,
+    /// What a row with this key and without a clock stands for.
+    pub pristine: &'a RowClock,
+    /// What a row that is inserted now must note as its base's generation.
+    pub generation: Option<u32>,
 }
 
 /// Folds the touches of one key. `columns` are the ids of the table's columns in mask order; `dot` is the stamp of the
@@ -122,11 +126,22 @@ pub fn update_in_place(
 /// The clock of a row that was deleted.
 #[must_use]
 pub const fn tombstone(cl: u64, life: Stamp) -> RowClock {
-    RowClock { cl, born: false, moved: None, based: false, base_version: 0, life: Some(life), cells: Vec::new() }
+    RowClock {
+        cl,
+        born: false,
+        moved: None,
+        based: false,
+        base_version: 0,
+        life: Some(life),
+        generation: None,
+        cells: Vec::new(),
+    }
 }
 
-struct State {
+struct State<'a> {
     clock: RowClock,
+    pristine: &'a RowClock,
+    generation: Option<u32>,
     /// The table showed no row although the clock is alive: the first insert is its first sight here.
     hidden: bool,
     /// The clock was there before (or stands for a pristine row), so its versions count on.
@@ -143,8 +158,8 @@ struct State {
     changed: bool,
 }
 
-impl State {
-    fn start(before: &Before<'_>, touches: &[Touch]) -> Self {
+impl<'a> State<'a> {
+    fn start(before: &Before<'a>, touches: &[Touch]) -> Self {
         let count = |f: fn(&TouchKind) -> bool| touches.iter().filter(|t| f(&t.kind)).count() as u64;
         let inserts = count(|k| matches!(k, TouchKind::Insert { .. }));
         let deletes = count(|k| matches!(k, TouchKind::Delete));
@@ -158,11 +173,13 @@ impl State {
         };
         let clock = match before.clock {
             Some(clock) => clock.clone(),
-            None if alive => RowClock::pristine(),
+            None if alive => before.pristine.clone(),
             None => RowClock::default(),
         };
         Self {
             clock,
+            pristine: before.pristine,
+            generation: before.generation,
             hidden: before.hidden,
             new_lifetime: false,
             bumps: 0,
@@ -202,7 +219,7 @@ impl State {
         let unknown = self.clock.cl == 0 && !self.new_lifetime && replace;
         if unknown {
             // No metadata tells whether a pristine row was overwritten: taken to have existed (X11).
-            self.clock = RowClock::pristine();
+            self.clock = self.pristine.clone();
         }
         let hidden = core::mem::take(&mut self.hidden);
         if self.clock.is_alive() && (replace || hidden) {
@@ -267,7 +284,7 @@ impl State {
             (1, false) if replaced => old.moved,
             _ => None,
         };
-        let mut clock = RowClock { cl: old.cl, moved, ..RowClock::pristine() };
+        let mut clock = RowClock { cl: old.cl, moved, generation: self.generation, ..RowClock::pristine() };
         if !replaced {
             // A REPLACE after the insert that began the lifetime has written every cell once more.
             clock.base_version = 1 + self.bumps;
@@ -321,6 +338,12 @@ impl State {
 mod tests {
     use super::*;
 
+    static PRISTINE: RowClock = RowClock::pristine();
+
+    fn before(clock: Option<&RowClock>, exists: bool) -> Before<'_> {
+        Before { clock, hidden: false, exists, pristine: &PRISTINE, generation: None }
+    }
+
     #[test]
     fn a_pristine_row_that_was_deleted_and_replaced_twice_is_in_its_third_lifetime() {
         let dot = Stamp { origin: 1, version: 9, seq: 0, author: 0 };
@@ -330,7 +353,7 @@ mod tests {
             .zip([0, 1, 3])
             .map(|(kind, seq)| Touch { kind, seq })
             .collect();
-        let out = fold(&Before { clock: None, hidden: false, exists: true }, &touches, &[1, 2], dot);
+        let out = fold(&before(None, true), &touches, &[1, 2], dot);
         let clock = out.clock.unwrap();
         assert_eq!((clock.cl, clock.base_version), (3, 2));
     }
@@ -341,11 +364,11 @@ mod tests {
         let columns = [2, 3, 4, 7];
         let mut edited = RowClock::pristine();
         edited.set(CellClock { column: 3, version: 4, stamp: dot });
-        for before in [None, Some(&edited)] {
+        for clock in [None, Some(&edited)] {
             for mask in 1..16 {
                 let touch = Touch { kind: TouchKind::Update { word: 0, mask }, seq: 11 };
-                let long = fold(&Before { clock: before, hidden: false, exists: true }, &[touch], &columns, dot);
-                let mut clock = before.cloned().unwrap_or_else(RowClock::pristine);
+                let long = fold(&before(clock, true), &[touch], &columns, dot);
+                let mut clock = clock.cloned().unwrap_or_else(RowClock::pristine);
                 let mut named = Vec::new();
                 update_in_place(&mut clock, (0, mask, 11), &columns, dot, &mut named);
                 assert_eq!(long.clock, Some(clock));
@@ -353,7 +376,7 @@ mod tests {
                 assert_eq!((entries, long.entries.len()), (named, 1));
             }
             let touch = Touch { kind: TouchKind::Delete, seq: 5 };
-            let long = fold(&Before { clock: before, hidden: false, exists: false }, &[touch], &columns, dot);
+            let long = fold(&before(clock, false), &[touch], &columns, dot);
             assert_eq!(long.clock, Some(tombstone(2, Stamp { seq: 5, ..dot })));
         }
     }

@@ -53,6 +53,8 @@ pub struct RowClock {
     pub base_version: u64,
     /// The write that began this lifetime. `None` for cl 1: the one base entry in the log that names the key.
     pub life: Option<Stamp>,
+    /// The schema generation of the base, where the row's key does not tell it (columns that came later are absent).
+    pub generation: Option<u32>,
     /// The listed cells, by column id.
     pub cells: Vec<CellClock>,
 }
@@ -61,7 +63,16 @@ impl RowClock {
     /// The state that a pristine row stands for.
     #[must_use]
     pub const fn pristine() -> Self {
-        Self { cl: 1, born: true, moved: None, based: true, base_version: 1, life: None, cells: Vec::new() }
+        Self {
+            cl: 1,
+            born: true,
+            moved: None,
+            based: true,
+            base_version: 1,
+            life: None,
+            generation: None,
+            cells: Vec::new(),
+        }
     }
 
     /// Whether it says no more than "pristine", so that no row clock need be kept.
@@ -73,6 +84,7 @@ impl RowClock {
             && self.based
             && self.base_version == 1
             && self.life.is_none()
+            && self.generation.is_none()
             && self.cells.is_empty()
     }
 
@@ -131,7 +143,8 @@ impl RowClock {
             | flag(self.cl != 1, CL)
             | flag(self.base_version != 1, BASE_VERSION)
             | flag(authored, AUTHORED)
-            | flag(self.based, BASED);
+            | flag(self.based, BASED)
+            | flag(self.generation.is_some(), GENERATION);
         out.push(flags);
         if self.cl != 1 {
             put_varint(out, self.cl);
@@ -144,6 +157,9 @@ impl RowClock {
         }
         if let Some(moved) = &self.moved {
             put_stamp(out, moved, authored);
+        }
+        if let Some(generation) = self.generation {
+            put_varint(out, u64::from(generation));
         }
         let mut last = None;
         for cell in &self.cells {
@@ -162,18 +178,22 @@ impl RowClock {
     /// Decodes a blob.
     ///
     /// # Errors
-    /// Names the field and offset; unknown flags, columns out of order and values above the caps are refused.
+    /// Names the field and offset; columns out of order and values above the caps are refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         let flags = r.u8("row clock flags")?;
-        if flags & !(BORN | MOVED | LIFE | CL | BASE_VERSION | AUTHORED | BASED) != 0 {
-            return Err(Reader::new(bytes).error("row clock flags", Problem::UnknownVersion));
-        }
         let authored = flags & AUTHORED != 0;
         let cl = if flags & CL != 0 { r.varint(MAX_COUNTER, "cl")? } else { 1 };
         let base_version = if flags & BASE_VERSION != 0 { r.varint(MAX_COUNTER, "base version")? } else { 1 };
         let life = if flags & LIFE != 0 { Some(read_stamp(&mut r, authored)?) } else { None };
         let moved = if flags & MOVED != 0 { Some(read_stamp(&mut r, authored)?) } else { None };
+        let generation = if flags & GENERATION != 0 {
+            let start = r;
+            let generation = r.varint(u64::from(u32::MAX), "generation")?;
+            Some(u32::try_from(generation).map_err(|_| start.error("generation", Problem::TooLarge))?)
+        } else {
+            None
+        };
         let mut clock = Self {
             cl,
             born: flags & BORN != 0,
@@ -181,6 +201,7 @@ impl RowClock {
             based: flags & BASED != 0,
             base_version,
             life,
+            generation,
             cells: Vec::new(),
         };
         let mut last: Option<CellClock> = None;
@@ -212,6 +233,7 @@ const CL: u8 = 8;
 const BASE_VERSION: u8 = 16;
 const AUTHORED: u8 = 32;
 const BASED: u8 = 64;
+const GENERATION: u8 = 128;
 
 const fn flag(on: bool, bit: u8) -> u8 {
     if on {
@@ -260,15 +282,17 @@ pub(crate) mod tests {
             proptest::option::of(any_stamp()),
             0u64..4,
             proptest::option::of(any_stamp()),
+            proptest::option::of(2u32..9),
             cells,
         )
-            .prop_map(|(cl, [born, based], moved, base_version, life, cells)| RowClock {
+            .prop_map(|(cl, [born, based], moved, base_version, life, generation, cells)| RowClock {
                 cl,
                 born,
                 moved,
                 based,
                 base_version,
                 life,
+                generation,
                 cells: cells
                     .into_iter()
                     .map(|(column, (version, stamp))| CellClock { column, version, stamp })

@@ -3,7 +3,6 @@
 use super::plan::{self, Plan};
 use super::{column, ChangesTable};
 use crate::catalog::Table;
-use crate::live::base_seq;
 use crate::log::{flags, Record};
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Args, ColumnOut, Result, VTabCursor};
@@ -259,7 +258,7 @@ impl ChangesCursor {
                 value: values.get_mut(position).map_or(Value::Null, |v| std::mem::replace(v, Value::Null)),
                 col_version: base_version,
                 cl,
-                seq: base_seq(table, entry, position),
+                seq: table.base_seq(entry, position),
                 site,
             });
         }

@@ -1,7 +1,6 @@
 //! `INSERT INTO crsql_changes VALUES (…)`: one cell from elsewhere, without a dot that the cluster knows (X9).
 
 use super::column;
-use crate::affinity::apply_affinity;
 use crate::catalog::Table;
 use crate::merge::canonical_key;
 use crate::session::Session;
@@ -97,24 +96,25 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
     }
     let mut bytes = Vec::with_capacity(nine.pk.len());
     key::encode(columns.iter().copied(), &mut bytes);
-    let known = session.table_named(nine.table)?.filter(|t| t.info.keys.len() == columns.len());
+    let known = session.table_meant(nine.table)?.filter(|t| t.info.keys.len() == columns.len());
     let Some(table) = known else { return aside(session, nine, &bytes, columns.len(), "no CRR of that name and key") };
-    let key = match canonical_key(&table, &bytes) {
+    let key = match canonical_key(session, &table, &bytes)? {
         Ok(key) => key,
         Err(why) => return aside(session, nine, &bytes, columns.len(), &why),
     };
     let tombstone = nine.cl.is_multiple_of(2);
     let sentinel = nine.cid == "-1";
-    let position = table.info.columns.iter().position(|c| c.name == nine.cid);
+    let position = if sentinel || tombstone { None } else { session.column_meant(&table, nine.cid)? };
     if position.is_none() && !sentinel && !tombstone {
         return aside(session, nine, &bytes, columns.len(), "no column of that name");
     }
     raise_version(session, nine.db_version)?;
     let stamp = local_stamp(session, nine)?;
-    let value = position
-        .and_then(|p| table.info.columns.get(p))
-        .map_or(Value::Null, |c| apply_affinity(nine.value, c.affinity));
-    let cell = position.filter(|_| !sentinel && !tombstone).and_then(|p| table.info.columns.get(p));
+    let value = match position.and_then(|p| table.info.columns.get(p)) {
+        Some(column) => session.stored_as(nine.value, column.affinity)?,
+        None => Value::Null,
+    };
+    let cell = position.and_then(|p| table.info.columns.get(p));
     let kind = match (tombstone, sentinel) {
         (true, _) => IncomingKind::Tombstone { life: stamp },
         (false, true) => IncomingKind::Cells { born: true, life: Some(stamp) },

@@ -1,0 +1,209 @@
+//! `crsql_begin_alter` and `crsql_commit_alter`: a window in which a CRR's table may be altered or rebuilt.
+//!
+//! The window is a savepoint, so all of it or nothing stays. Within it the table has triggers that name only its key, which
+//! DROP COLUMN does not mind; what they capture is logged as the whole row written. At the end the catalogue follows the
+//! columns: renamed ones keep their clocks, new ones are absent until they are written, and only what differs from the
+//! state at the beginning makes changes.
+
+use crate::catalog::Table;
+use crate::differences::key_in;
+use crate::digest::{group_of, Digest};
+use crate::evolve::Listed;
+use crate::schema::{self, TableInfo};
+use crate::session::Session;
+use crate::sqlgen::{self, Ident};
+use crate::sqlite::{Error, Result};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// An open window.
+#[derive(Debug)]
+pub struct AlterWindow {
+    /// The table as it was.
+    before: Rc<Table>,
+    /// What its columns held.
+    digest: Digest,
+}
+
+const OPEN: &str = "SAVEPOINT crsql_alter";
+const KEEP: &str = "RELEASE crsql_alter";
+const UNDO: &str = "ROLLBACK TO crsql_alter; RELEASE crsql_alter";
+
+impl Session {
+    /// Opens a window for a CRR.
+    ///
+    /// # Errors
+    /// Not a CRR, or its window is open already.
+    pub fn begin_alter(&self, name: &str) -> Result<()> {
+        if !self.has_schema()? {
+            return Err(Error::msg(format!("crsql_begin_alter: {name} is not a CRR")));
+        }
+        self.db.exec(OPEN)?;
+        let open = || {
+            self.join_transaction()?;
+            self.refresh()?;
+            self.flush()?;
+            self.settle_names()?;
+            let Some(table) = self.table_named(name)? else {
+                return Err(Error::msg(format!("crsql_begin_alter: {name} is not a CRR")));
+            };
+            if self.window(table.info.id).is_some() {
+                return Err(Error::msg(format!("crsql_begin_alter: the window of {name} is open already")));
+            }
+            if !self.is_armed(&table.info)? {
+                let read = schema::read(self.db, &table.info.name)?;
+                read.map_or(Ok(()), |info| self.rearm(info))?;
+            }
+            let Some(before) = self.table(table.info.id)? else { return Ok(()) };
+            let digest = self.digest(&before, |_| false)?;
+            self.arm_with(&before.info, sqlgen::window_triggers(&before.info, self.meta()?.file))?;
+            self.tx_mut().windows.push(Rc::new(AlterWindow { before, digest }));
+            Ok(())
+        };
+        open().inspect_err(|_| {
+            let _ = self.db.exec(UNDO);
+        })
+    }
+
+    fn window(&self, id: u32) -> Option<Rc<AlterWindow>> {
+        self.tx.borrow().windows.iter().find(|w| w.before.info.id == id).cloned()
+    }
+
+    /// Closes a window.
+    ///
+    /// # Errors
+    /// No window is open, or what the table has become cannot be a CRR, or has another key; then everything since
+    /// `crsql_begin_alter` is rolled back.
+    pub fn commit_alter(&self, name: &str) -> Result<()> {
+        let windows: Vec<Rc<AlterWindow>> = self.tx.borrow().windows.clone();
+        let called = |w: &&Rc<AlterWindow>| w.before.info.name.eq_ignore_ascii_case(name);
+        let found = match windows.iter().find(called) {
+            Some(window) => Some(Rc::clone(window)),
+            // Renamed meanwhile, and called by its new name.
+            None => match schema::real_name(self.db, name)? {
+                Some(real) => self.id_of(&real)?.and_then(|(id, _)| self.window(id)),
+                None => None,
+            },
+        };
+        let Some(window) = found else {
+            return Err(Error::msg(format!(
+                "crsql_commit_alter: no window is open for {name}; crsql_begin_alter('{name}') opens one, and it ends with \
+                 its transaction"
+            )));
+        };
+        let result = self.close_window(&window).and_then(|()| self.db.exec(KEEP));
+        result.map_err(|e| {
+            if !self.db.is_autocommit() {
+                let _ = self.db.exec(UNDO);
+            }
+            self.forget_catalog();
+            Error::new(e.code, format!("{}; everything since crsql_begin_alter was rolled back", e.message))
+        })
+    }
+
+    fn close_window(&self, window: &AlterWindow) -> Result<()> {
+        let id = window.before.info.id;
+        self.refresh()?;
+        self.settle_names()?;
+        let now = self.name_of(id)?;
+        let Some(mut info) = now.map_or(Ok(None), |now| schema::read(self.db, &now))? else {
+            return Err(Error::msg(format!(
+                "crsql_commit_alter: the CRR {} is gone; it can be let go without a window",
+                window.before.info.name
+            )));
+        };
+        schema::check(self.db, &info)?;
+        self.fill_ids(&mut info)?;
+        info.id = id;
+        check_key(&window.before.info, &info)?;
+        let rebuilt = !self.captures_window(&info)?;
+        self.rename_columns(id, &self.renames(window, &info)?)?;
+        let born = self.evolve(&mut info)?;
+        self.arm(&info)?;
+        self.tx_mut().windows.retain(|w| w.before.info.id != id);
+        // What was written in the window is logged now that the columns are known.
+        self.flush()?;
+        if let (true, Some(table)) = (rebuilt, self.table(id)?) {
+            self.log_rebuilt(&table, window, &born)?;
+        }
+        self.retry_aside()?;
+        Ok(())
+    }
+
+    /// Whether the window's own triggers have seen every write.
+    fn captures_window(&self, info: &TableInfo) -> Result<bool> {
+        let wanted = sqlgen::window_triggers(info, self.meta()?.file).len();
+        Ok(self.own_triggers(&info.name)?.len() == wanted)
+    }
+
+    /// Columns that went and came with the same values are renamed ones.
+    fn renames(&self, window: &AlterWindow, info: &TableInfo) -> Result<Vec<Listed>> {
+        let gone: Vec<u32> =
+            window.before.column_ids.iter().copied().filter(|id| info.position(*id).is_none()).collect();
+        let came: Vec<usize> =
+            info.columns.iter().enumerate().filter(|(_, c)| c.id == 0).map(|(position, _)| position).collect();
+        if gone.is_empty() || came.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut numbered = info.clone();
+        for (n, column) in numbered.columns.iter_mut().filter(|c| c.id == 0).enumerate() {
+            // Numbers that no column has, for this comparison only.
+            column.id = u32::MAX - n as u32;
+        }
+        let now = self.digest(&Table::new(numbered.clone(), window.before.history.clone()), |_| false)?;
+        let mut taken = BTreeSet::new();
+        let mut renames = Vec::new();
+        for id in gone {
+            let same = |position: &&usize| {
+                let new = numbered.columns.get(**position).map_or(0, |c| c.id);
+                !taken.contains(*position) && window.digest.same_column(id, &now, new)
+            };
+            let Some(position) = came.iter().find(same).copied() else { continue };
+            taken.insert(position);
+            renames.extend(info.columns.get(position).map(|c| (id, c.name.clone())));
+        }
+        Ok(renames)
+    }
+
+    /// A table that was made anew: rows that came or went, columns that were rewritten, new columns that were filled.
+    fn log_rebuilt(&self, table: &Table, window: &AlterWindow, born: &[u32]) -> Result<()> {
+        let known = self.known_keys(table)?;
+        self.log_vanished(table, &known)?;
+        self.log_appeared(table, &known)?;
+        let now = self.digest(table, |key| !known.contains(key))?;
+        let columns = table.column_ids.iter().enumerate();
+        let rewritten: Vec<(usize, u32)> = columns
+            .filter(|(_, id)| !born.contains(id) && now.differs(&window.digest, **id))
+            .map(|(position, id)| (position, *id))
+            .collect();
+        if !rewritten.is_empty() {
+            let mut select = self.db.prepare_transient(&sqlgen::select_keys(&table.info))?;
+            let mut key = Vec::new();
+            while select.step()? {
+                key_in(&select, table, &mut key);
+                let group = group_of(&key);
+                for (position, id) in &rewritten {
+                    if known.contains(&key) && !now.same_group(&window.digest, *id, group) {
+                        self.log_cell(table, *position, &key)?;
+                    }
+                }
+            }
+            drop(select);
+            self.flush()?;
+        }
+        self.log_grown(table, born, |key| known.contains(key))
+    }
+}
+
+fn check_key(before: &TableInfo, now: &TableInfo) -> Result<()> {
+    let same =
+        before.keys.len() == now.keys.len() && before.keys.iter().zip(&now.keys).all(|(a, b)| a.affinity == b.affinity);
+    if same {
+        return Ok(());
+    }
+    Err(Error::msg(format!(
+        "crsql_commit_alter: the primary key of {} changed, and with it the identity of every row; copy the rows into a new \
+         CRR instead",
+        Ident(&now.name)
+    )))
+}

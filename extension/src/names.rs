@@ -1,0 +1,180 @@
+//! Which table a catalogue id stands for, whatever the table is called by now.
+//!
+//! `ALTER TABLE … RENAME TO` takes the triggers along, so a table is recognised by the tag in its insert trigger; the
+//! name in the catalogue is what it was called when it was last looked at (X3). A table or column that was renamed here
+//! still answers to its former name when changes arrive from nodes that have not renamed it yet (E13).
+
+use crate::catalog::Table;
+use crate::inbox::{inbox_in, into_inbox};
+use crate::schema;
+use crate::session::{corrupt, Session};
+use crate::sqlgen::{Tag, TagOp, JOURNAL};
+use crate::sqlite::Result;
+use std::rc::Rc;
+
+impl Session {
+    /// The catalogue's id for a table of this name, an archived one included, and its schema generation.
+    pub fn id_of(&self, name: &str) -> Result<Option<(u32, u32)>> {
+        let tagged = self.tagged_id(name)?;
+        let (sql, by_id) = match tagged {
+            Some(_) => ("SELECT id, generation, name FROM main.crsql_table WHERE id = ?1", true),
+            None => ("SELECT id, generation, name FROM main.crsql_table WHERE name = ?1", false),
+        };
+        let (id, generation) = {
+            let mut find = self.fixed(sql)?;
+            match tagged {
+                Some(id) if by_id => find.bind_int(1, i64::from(id))?,
+                _ => find.bind_text(1, name)?,
+            }
+            if !find.step()? {
+                return Ok(None);
+            }
+            let number = |i| u32::try_from(find.column_int(i)).map_err(|e| corrupt("crsql_table", e));
+            (number(0)?, number(1)?)
+        };
+        if tagged.is_none() && self.bearer(id)?.is_some_and(|bearer| bearer != name) {
+            // The name is free again: that table was renamed.
+            return Ok(None);
+        }
+        Ok(Some((id, generation)))
+    }
+
+    /// The id in the insert trigger of a table.
+    fn tagged_id(&self, name: &str) -> Result<Option<u32>> {
+        let file = self.meta()?.file;
+        let mut find = self.fixed(
+            "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 \
+             AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\' \
+             AND (instr(sql, ?2) > 0 OR instr(sql, 'INTO crsql_inbox_') > 0)",
+        )?;
+        find.bind_text(1, name)?;
+        find.bind_text(2, JOURNAL)?;
+        while find.step()? {
+            let sql = schema::text(find.column_text(0));
+            if let Some(id) = inbox_in(&sql) {
+                return Ok(Some(id));
+            }
+            let digits = sql.rsplit_once("VALUES(").map_or("", |(_, tail)| tail);
+            let number = digits.split(',').next().and_then(|d| d.parse().ok());
+            if let Some(tag) = number.and_then(Tag::decode).filter(|t| t.file == file && t.op == TagOp::Insert) {
+                return Ok(Some(tag.table));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The table whose insert trigger bears an id.
+    fn bearer(&self, id: u32) -> Result<Option<String>> {
+        let file = self.meta()?.file;
+        let tag = |packed| format!("VALUES({},", Tag { file, table: id, word: 0, packed, op: TagOp::Insert }.encode());
+        let mut find = self.fixed(
+            "SELECT tbl_name FROM main.sqlite_master WHERE type = 'trigger' \
+             AND (instr(sql, ?1) > 0 OR instr(sql, ?2) > 0 OR instr(sql, ?3) > 0) AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\'",
+        )?;
+        find.bind_text(1, &tag(false))?;
+        find.bind_text(2, &tag(true))?;
+        find.bind_text(3, into_inbox(id))?;
+        Ok(if find.step()? { Some(schema::text(find.column_text(0))) } else { None })
+    }
+
+    /// What an active CRR is called now: as the table that bears its trigger, else as the catalogue has it.
+    pub fn name_of(&self, id: u32) -> Result<Option<String>> {
+        let listed = {
+            let mut find = self.fixed("SELECT name FROM main.crsql_table WHERE id = ?1 AND active = 1")?;
+            find.bind_int(1, i64::from(id))?;
+            if !find.step()? {
+                return Ok(None);
+            }
+            schema::text(find.column_text(0))
+        };
+        Ok(Some(self.bearer(id)?.unwrap_or(listed)))
+    }
+
+    /// Writes down the names that tables have by now; the former ones stay known as aliases.
+    pub fn settle_names(&self) -> Result<()> {
+        let mut moved = Vec::new();
+        {
+            let mut all = self.fixed("SELECT id, name FROM main.crsql_table WHERE active = 1 ORDER BY id")?;
+            while all.step()? {
+                let id = u32::try_from(all.column_int(0)).map_err(|e| corrupt("crsql_table", e))?;
+                moved.push((id, schema::text(all.column_text(1)), String::new()));
+            }
+        }
+        for (id, listed, now) in &mut moved {
+            *now = self.bearer(*id)?.unwrap_or_else(|| listed.clone());
+        }
+        moved.retain(|(_, listed, now)| listed != now);
+        // Two tables may have swapped their names: first all of them let go of theirs.
+        for (id, listed, _) in &moved {
+            self.add_alias(*id, 0, listed)?;
+            self.write_name(*id, &format!("\u{1}{id}"))?;
+        }
+        for (id, _, now) in &moved {
+            // An archived table of that name makes way; it stays archived.
+            let mut free = self.fixed("UPDATE main.crsql_table SET name = name || '\u{1}' || id WHERE name = ?1")?;
+            free.bind_text(1, now)?;
+            free.execute()?;
+            drop(free);
+            self.write_name(*id, now)?;
+        }
+        if !moved.is_empty() {
+            self.forget_catalog();
+        }
+        Ok(())
+    }
+
+    fn write_name(&self, id: u32, name: &str) -> Result<()> {
+        let mut set = self.fixed("UPDATE main.crsql_table SET name = ?2 WHERE id = ?1")?;
+        set.bind_int(1, i64::from(id))?;
+        set.bind_text(2, name)?;
+        set.execute()
+    }
+
+    /// Remembers a former name: of a table (`column` 0) or of one of its columns.
+    pub fn add_alias(&self, table: u32, column: u32, name: &str) -> Result<()> {
+        let mut add =
+            self.fixed("INSERT OR IGNORE INTO main.crsql_alias(name, table_id, column_id) VALUES(?1, ?2, ?3)")?;
+        add.bind_text(1, name)?;
+        add.bind_int(2, i64::from(table))?;
+        add.bind_int(3, i64::from(column))?;
+        add.execute()
+    }
+
+    /// The CRR that arriving changes mean by a name: the one of that name, else one that was called so.
+    pub fn table_meant(&self, name: &str) -> Result<Option<Rc<Table>>> {
+        if let Some(table) = self.table_named(name)? {
+            return Ok(Some(table));
+        }
+        let former = {
+            // One that was just renamed is still listed under its former name.
+            let mut find = self.fixed(
+                "SELECT table_id FROM main.crsql_alias WHERE name = ?1 AND column_id = 0 UNION ALL \
+                 SELECT id FROM main.crsql_table WHERE name = ?1 AND active = 1",
+            )?;
+            find.bind_text(1, name)?;
+            if !find.step()? {
+                return Ok(None);
+            }
+            u32::try_from(find.column_int(0)).map_err(|e| corrupt("crsql_alias", e))?
+        };
+        self.table(former)
+    }
+
+    /// The position of the column that arriving changes mean by a name, likewise.
+    pub fn column_meant(&self, table: &Table, name: &str) -> Result<Option<usize>> {
+        if let Some(position) = table.info.columns.iter().position(|c| c.name == name) {
+            return Ok(Some(position));
+        }
+        let mut find =
+            self.fixed("SELECT column_id FROM main.crsql_alias WHERE name = ?1 AND table_id = ?2 AND column_id > 0")?;
+        find.bind_text(1, name)?;
+        find.bind_int(2, i64::from(table.info.id))?;
+        while find.step()? {
+            let id = u32::try_from(find.column_int(0)).map_err(|e| corrupt("crsql_alias", e))?;
+            if let Some(position) = table.info.position(id) {
+                return Ok(Some(position));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,197 @@
+//! What users do to a database that nobody asked for: renames, rolled back settings, odd versions, odd types. Each is a
+//! mistake that was made once.
+
+use starling_tests::site::Site;
+
+const T: (&str, &str) = ("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)");
+
+fn site() -> Site {
+    Site::memory().with(&[T])
+}
+
+fn next_version(s: &Site) -> i64 {
+    s.one("SELECT crsql_db_version()")
+}
+
+#[test]
+fn a_key_update_onto_a_taken_key_under_a_replacing_schema_wins_on_peers_too() {
+    let table = ("r", "CREATE TABLE r(id INTEGER NOT NULL PRIMARY KEY ON CONFLICT REPLACE, a, b)");
+    let (x, y) = (Site::memory().with(&[table]), Site::memory().with(&[table]));
+    x.exec("INSERT INTO r VALUES(1, 'moves', 'small'), (2, 'stays', 'zzz')");
+    y.pull(&x);
+    x.exec("UPDATE r SET id = 2 WHERE id = 1");
+    y.pull(&x);
+    assert_eq!(x.rows("SELECT * FROM r"), ["2|'moves'|'small'"]);
+    assert_eq!(y.rows("SELECT * FROM r"), x.rows("SELECT * FROM r"));
+    assert_eq!(x.changes(), y.changes());
+}
+
+#[test]
+fn a_real_merged_into_a_text_column_is_taken_once() {
+    let table = ("r", "CREATE TABLE r(id INTEGER NOT NULL PRIMARY KEY, a TEXT)");
+    let s = Site::memory().with(&[table]);
+    for value in ["1.5", "1e300", "0.1", "123456789012345.678"] {
+        let sql =
+            format!("INSERT INTO crsql_changes VALUES('r', crsql_pack_columns(1), 'a', {value}, 1, 1, x'01', 1, 0)");
+        s.exec("DELETE FROM r");
+        let s = Site::memory().with(&[table]);
+        for _ in 0..3 {
+            s.exec(&sql);
+        }
+        assert_eq!(next_version(&s), 1, "{value} wins over itself");
+        assert_eq!(s.rows("SELECT a = CAST(a AS TEXT), typeof(a) FROM r"), ["1|'text'"]);
+    }
+}
+
+#[test]
+fn a_renamed_table_goes_on_under_its_new_name() {
+    let (x, y) = (site(), site());
+    x.exec("INSERT INTO t VALUES('k', 1, 1)");
+    y.pull(&x);
+    x.exec("ALTER TABLE t RENAME TO u");
+    x.exec("INSERT INTO u VALUES('l', 2, 2); UPDATE u SET a = 9 WHERE id = 'k'");
+    assert_eq!(
+        x.rows("SELECT DISTINCT [table] FROM crsql_changes"),
+        ["'u'"],
+        "what was written before and after is one table"
+    );
+    // The peer goes on under the name that it knows: what it writes arrives here.
+    y.exec("INSERT INTO t VALUES('m', 3, 3)");
+    x.pull(&y);
+    assert_eq!(x.rows("SELECT id FROM u ORDER BY id"), ["'k'", "'l'", "'m'"]);
+    // What it does not know is kept aside until it renames too.
+    y.pull(&x);
+    assert_eq!(y.rows("SELECT id FROM t ORDER BY id"), ["'k'", "'m'"]);
+    y.exec("ALTER TABLE t RENAME TO u; SELECT 1");
+    y.one::<i64>("SELECT starling_resume()");
+    x.one::<i64>("SELECT starling_resume()");
+    assert_eq!(y.rows("SELECT * FROM u ORDER BY id"), x.rows("SELECT * FROM u ORDER BY id"));
+    x.pull(&y);
+    y.pull(&x);
+    assert_eq!(x.changes(), y.changes());
+    // Calling it again is harmless, and finds the renamed table.
+    x.one::<String>("SELECT crsql_as_crr('u')");
+    assert_eq!(x.changes(), y.changes());
+}
+
+#[test]
+fn arming_a_table_leaves_the_triggers_of_another_alone() {
+    let s = site();
+    s.exec("CREATE TABLE t__crsql_x(id INTEGER NOT NULL PRIMARY KEY, a)");
+    s.one::<String>("SELECT crsql_as_crr('t__crsql_x')");
+    let triggers = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 't__crsql_x'";
+    let before: i64 = s.one(triggers);
+    s.one::<String>("SELECT crsql_as_table('t')");
+    s.one::<String>("SELECT crsql_as_crr('t')");
+    assert!(before > 0);
+    assert_eq!(s.one::<i64>(triggers), before);
+}
+
+#[test]
+fn a_requested_version_counts_from_the_first_write_on_and_an_absurd_one_is_refused() {
+    let s = site();
+    s.exec("BEGIN; SELECT crsql_next_db_version(100)");
+    assert_eq!(s.one::<i64>("SELECT crsql_next_db_version(100)"), 100);
+    s.exec("INSERT INTO t VALUES('k', 1, 1); COMMIT");
+    assert_eq!(next_version(&s), 100);
+    s.exec("BEGIN");
+    let refused = s.refused("SELECT crsql_next_db_version(9223372036854775807)");
+    assert!(refused.contains("too far"), "{refused}");
+    s.exec("INSERT INTO t VALUES('l', 1, 1); COMMIT");
+    assert_eq!(next_version(&s), 101, "the transaction goes on as if nothing had been asked");
+}
+
+#[test]
+fn what_a_rolled_back_transaction_set_or_made_is_not_believed() {
+    let s = site();
+    s.exec("BEGIN; SELECT crsql_config_set('merge-equal-values', 1); ROLLBACK");
+    assert_eq!(s.one::<i64>("SELECT crsql_config_get('merge-equal-values')"), 0);
+    s.exec("SAVEPOINT a; SELECT crsql_config_set('merge-equal-values', 1); ROLLBACK TO a; RELEASE a");
+    assert_eq!(s.one::<i64>("SELECT crsql_config_get('merge-equal-values')"), 0);
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    let keeper = rusqlite::Connection::open(&path).expect("it opens");
+    // Another connection holds the write lock while this one opens: the internal tables cannot be made yet.
+    let s = {
+        keeper.execute_batch("BEGIN EXCLUSIVE").expect("a lock");
+        let db = rusqlite::Connection::open(&path).expect("it opens");
+        keeper.execute_batch("COMMIT").expect("unlocked");
+        Site { db }
+    };
+    s.exec("CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b); BEGIN");
+    s.one::<String>("SELECT crsql_as_crr('t')");
+    s.exec("ROLLBACK");
+    s.one::<String>("SELECT crsql_as_crr('t')");
+    s.exec("INSERT INTO t VALUES('k', 1, 1)");
+    assert_eq!(next_version(&s), 1);
+}
+
+#[test]
+fn a_check_of_a_vector_writes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    Site::file(&path).with(&[T]).exec("INSERT INTO t VALUES('k', 1, 1)");
+    let other = site();
+    other.exec("INSERT INTO t VALUES('l', 1, 1)");
+    let reader = rusqlite::Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .expect("it opens for reading");
+    let verdict: Option<String> =
+        reader.query_row("SELECT starling_check(?1)", [other.vector()], |r| r.get(0)).expect("it only reads");
+    assert_eq!(verdict, None);
+}
+
+#[test]
+fn names_that_differ_by_the_case_of_a_letter_beyond_ascii_are_two_tables() {
+    let s = Site::memory();
+    for name in ["Ü", "ü"] {
+        s.exec(&format!("CREATE TABLE \"{name}\"(id INTEGER NOT NULL PRIMARY KEY, a)"));
+        s.db.query_row("SELECT crsql_as_crr(?1)", [name], |_| Ok(())).expect("it can be a CRR");
+    }
+    let insert = |name: &str, id: i64| {
+        let sql = "INSERT INTO crsql_changes VALUES(?1, crsql_pack_columns(?2), 'a', ?1, 1, 1, x'01', 1, 0)";
+        s.db.execute(sql, rusqlite::params![name, id]).expect("it merges");
+    };
+    insert("ü", 1);
+    insert("Ü", 2);
+    assert_eq!(s.rows("SELECT * FROM \"Ü\""), ["2|'Ü'"]);
+    assert_eq!(s.rows("SELECT * FROM \"ü\""), ["1|'ü'"]);
+}
+
+#[test]
+fn changesets_can_be_asked_for_by_where_they_were_made() {
+    let (x, y) = (site(), site());
+    x.exec("INSERT INTO t VALUES('x', 1, 1)");
+    y.exec("INSERT INTO t VALUES('y', 1, 1); INSERT INTO t VALUES('z', 1, 1)");
+    x.pull(&y);
+    let count = |filter: &str| -> i64 {
+        x.one(&format!("SELECT count(*) FROM starling_changesets(NULL, NULL) WHERE {filter}"))
+    };
+    assert_eq!((count("local = 1"), count("local = 0"), count("1")), (1, 2, 3));
+}
+
+#[test]
+fn a_part_is_cut_within_a_record_that_is_longer_than_a_part() {
+    let (x, y) = (site(), site());
+    x.exec(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60) \
+         INSERT INTO t SELECT 'key' || i, randomblob(20000), i FROM n",
+    );
+    let (parts, _) = x.answer(&y.vector());
+    assert!(parts.len() > 5, "1.2 MB came in {} parts", parts.len());
+    assert!(parts.iter().all(|(part, _)| part.len() < 256 * 1024), "a part is far above its target");
+    y.pull(&x);
+    assert_eq!(x.changes(), y.changes());
+}
+
+#[test]
+fn zero_over_zero_is_no_change() {
+    let s = Site::memory().with(&[("u", "CREATE TABLE u(id INTEGER NOT NULL PRIMARY KEY, a)")]);
+    s.exec("INSERT INTO u VALUES(1, 0.0)");
+    s.exec("UPDATE u SET a = 0.0");
+    assert_eq!(next_version(&s), 1);
+    s.exec("UPDATE u SET a = -0.0");
+    assert_eq!(next_version(&s), 2, "the other zero is another value where the column keeps it");
+    s.exec("UPDATE u SET a = -0.0; UPDATE u SET a = 0");
+    assert_eq!(next_version(&s), 3);
+}

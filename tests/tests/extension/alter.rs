@@ -1,0 +1,241 @@
+//! Schema changes of a CRR: in a window (`crsql_begin_alter` … `crsql_commit_alter`), and outside of one.
+
+use starling_tests::site::Site;
+
+const T: (&str, &str) = ("t", "CREATE TABLE t(id INTEGER NOT NULL PRIMARY KEY, a TEXT, b TEXT)");
+
+fn site() -> Site {
+    Site::memory().with(&[T])
+}
+
+fn alter(s: &Site, sql: &str) {
+    s.one::<String>("SELECT crsql_begin_alter('t')");
+    s.exec(sql);
+    s.one::<String>("SELECT crsql_commit_alter('t')");
+}
+
+fn version(s: &Site) -> i64 {
+    s.one("SELECT crsql_db_version()")
+}
+
+fn cells(s: &Site, filter: &str) -> Vec<String> {
+    s.rows(&format!(
+        "SELECT hex(pk), cid, val, col_version, cl FROM crsql_changes WHERE {filter} ORDER BY db_version, seq"
+    ))
+}
+
+/// Both take what the other has, twice, and are then equal.
+fn meet(a: &Site, b: &Site) {
+    for _ in 0..2 {
+        a.pull(b);
+        b.pull(a);
+    }
+    assert_eq!(a.rows("SELECT * FROM t ORDER BY id"), b.rows("SELECT * FROM t ORDER BY id"));
+    assert_eq!(a.changes(), b.changes());
+    assert_eq!(a.vector(), b.vector());
+}
+
+#[test]
+fn adding_a_column_makes_no_changes_and_its_first_write_is_version_one() {
+    for in_window in [true, false] {
+        let s = site();
+        s.exec("INSERT INTO t VALUES(1, 'x', 'y'), (2, 'x', 'y'); UPDATE t SET a = 'z' WHERE id = 2");
+        let before = (s.changes(), version(&s));
+        let add = "ALTER TABLE t ADD COLUMN c TEXT DEFAULT 'zzz'";
+        if in_window {
+            alter(&s, add);
+        } else {
+            s.exec(add);
+            s.one::<i64>("SELECT starling_resume()");
+        }
+        assert_eq!((s.changes(), version(&s)), before, "in a window: {in_window}");
+        s.exec("UPDATE t SET c = 'new'; INSERT INTO t VALUES(0, 'x', 'y', 'c0'), (3, 'x', 'y', 'c3')");
+        assert_eq!(
+            cells(&s, "cid = 'c'"),
+            ["'010901'|'c'|'new'|1|1", "'010902'|'c'|'new'|1|1", "'0101'|'c'|'c0'|1|1", "'010903'|'c'|'c3'|1|1"]
+        );
+        // A row that came later was written whole, whichever its key.
+        s.exec("UPDATE t SET c = 'again' WHERE id IN (0, 3)");
+        assert_eq!(cells(&s, "cid = 'c' AND val = 'again'"), ["'0101'|'c'|'again'|2|1", "'010903'|'c'|'again'|2|1"]);
+    }
+}
+
+#[test]
+fn a_default_never_beats_a_real_first_write() {
+    let (x, y) = (site(), site());
+    x.exec("INSERT INTO t VALUES(1, 'x', 'y')");
+    y.pull(&x);
+    for s in [&x, &y] {
+        alter(s, "ALTER TABLE t ADD COLUMN c TEXT DEFAULT 'zzz'");
+    }
+    x.exec("UPDATE t SET c = 'aaa'");
+    meet(&x, &y);
+    assert_eq!(y.rows("SELECT c FROM t"), ["'aaa'"]);
+    // The same for a cell that arrives by itself.
+    let s = site();
+    s.exec("INSERT INTO t VALUES(1, 'x', 'y')");
+    alter(&s, "ALTER TABLE t ADD COLUMN c TEXT DEFAULT 'zzz'");
+    s.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(1), 'c', 'aaa', 1, 9, x'01', 1, 0)");
+    assert_eq!(s.rows("SELECT c FROM t"), ["'aaa'"]);
+}
+
+#[test]
+fn a_dropped_columns_cells_vanish_and_a_renamed_one_keeps_its_clock() {
+    let s = site();
+    s.exec("INSERT INTO t VALUES(1, 'x', 'y'); UPDATE t SET b = 'z'; DELETE FROM t; INSERT INTO t VALUES(1, 'x', 'w'), (2, 'p', 'q')");
+    s.exec("UPDATE t SET b = 'v' WHERE id = 1");
+    let at = version(&s);
+    alter(&s, "ALTER TABLE t RENAME COLUMN b TO c");
+    assert_eq!(version(&s), at, "a rename is no change");
+    assert_eq!(cells(&s, "cid = 'c'"), ["'010902'|'c'|'q'|1|1", "'010901'|'c'|'v'|2|3"]);
+    alter(&s, "ALTER TABLE t DROP COLUMN a");
+    assert_eq!(version(&s), at, "nor is a drop");
+    assert_eq!(cells(&s, "1"), ["'010901'|'-1'|NULL|3|3", "'010902'|'c'|'q'|1|1", "'010901'|'c'|'v'|2|3"]);
+    s.exec("UPDATE t SET c = 'u'; INSERT INTO t VALUES(3, 'new')");
+    assert_eq!(cells(&s, "cid = 'c'"), ["'010901'|'c'|'u'|3|3", "'010902'|'c'|'u'|2|1", "'010903'|'c'|'new'|1|1"]);
+    // A column of the same name that comes later is another one.
+    alter(&s, "ALTER TABLE t ADD COLUMN a TEXT");
+    assert_eq!(cells(&s, "cid = 'a'"), [] as [&str; 0]);
+}
+
+#[test]
+fn seqs_of_a_base_stay_after_a_column_before_it_was_dropped() {
+    let s = site();
+    s.exec("INSERT INTO t VALUES(1, 'x', 'y')");
+    let seq = "SELECT seq FROM crsql_changes WHERE cid = 'b'";
+    assert_eq!(s.one::<i64>(seq), 1);
+    alter(&s, "ALTER TABLE t DROP COLUMN a");
+    assert_eq!(s.one::<i64>(seq), 1, "clients resume at (db_version, seq)");
+    let other = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER NOT NULL PRIMARY KEY, b TEXT)")]);
+    other.pull(&s);
+    assert_eq!(other.one::<i64>(seq), 1);
+    assert_eq!(other.vector(), s.vector());
+}
+
+#[test]
+fn a_rebuild_in_twelve_steps_logs_what_differs_and_nothing_else() {
+    let s = site();
+    s.exec(
+        "INSERT INTO t VALUES(1, 'x', 'y'), (2, 'x', 'y'), (3, 'x', 'y'), (4, 'gone', ''); DELETE FROM t WHERE id = 3",
+    );
+    let at = version(&s);
+    alter(
+        &s,
+        "CREATE TABLE new_t(c INTEGER DEFAULT 0, b TEXT, id INTEGER NOT NULL PRIMARY KEY, a TEXT CHECK (a <> 'no')); \
+         INSERT INTO new_t SELECT id = 2, upper(b), id, a FROM t WHERE id <> 4; \
+         INSERT INTO new_t VALUES(9, 'n', 5, 'n'); DROP TABLE t; ALTER TABLE new_t RENAME TO t",
+    );
+    assert_eq!(version(&s), at + 1, "what changed in the window has a version that peers ask for");
+    let mut changed = cells(&s, &format!("db_version > {at}"));
+    changed.sort();
+    assert_eq!(
+        changed,
+        [
+            "'010901'|'b'|'Y'|2|1",
+            "'010902'|'b'|'Y'|2|1",
+            "'010902'|'c'|1|1|1",
+            "'010904'|'-1'|NULL|2|2",
+            "'010905'|'a'|'n'|1|1",
+            "'010905'|'b'|'n'|1|1",
+            "'010905'|'c'|9|1|1"
+        ]
+    );
+    assert_eq!(cells(&s, "pk = crsql_pack_columns(3)"), ["'010903'|'-1'|NULL|2|2"], "tombstones survive");
+    s.exec("UPDATE t SET a = 'w' WHERE id = 1");
+    assert_eq!(cells(&s, "cid = 'a' AND pk = crsql_pack_columns(1)"), ["'010901'|'a'|'w'|2|1"]);
+}
+
+#[test]
+fn what_is_written_within_a_window_is_captured() {
+    let (x, y) = (site(), site());
+    x.exec("INSERT INTO t VALUES(1, 'x', 'y'), (2, 'x', 'y')");
+    y.pull(&x);
+    alter(
+        &x,
+        "ALTER TABLE t ADD COLUMN c TEXT; UPDATE t SET c = a || b WHERE id = 1; INSERT INTO t VALUES(3, 'p', 'q', 'r'); \
+         DELETE FROM t WHERE id = 2; ALTER TABLE t DROP COLUMN b",
+    );
+    y.exec("ALTER TABLE t ADD COLUMN c TEXT; SELECT 1");
+    y.one::<i64>("SELECT starling_resume()");
+    alter(&y, "ALTER TABLE t DROP COLUMN b");
+    meet(&x, &y);
+    assert_eq!(y.rows("SELECT * FROM t ORDER BY id"), ["1|'x'|'xy'", "3|'p'|'r'"]);
+}
+
+#[test]
+fn a_column_renamed_outside_of_a_window_goes_on_with_its_clock() {
+    let (x, y) = (site(), site());
+    x.exec("INSERT INTO t VALUES(1, 'x', 'y'); UPDATE t SET b = 'z'");
+    y.pull(&x);
+    let at = version(&x);
+    x.exec("ALTER TABLE t RENAME COLUMN b TO c");
+    x.one::<i64>("SELECT starling_resume()");
+    assert_eq!((version(&x), cells(&x, "cid = 'c'")), (at, vec!["'010901'|'c'|'z'|2|1".to_string()]));
+    // A node that has not renamed it yet is understood.
+    y.exec("UPDATE t SET b = 'from y'");
+    x.pull(&y);
+    assert_eq!(x.rows("SELECT c FROM t"), ["'from y'"]);
+    y.exec("ALTER TABLE t RENAME COLUMN b TO c");
+    y.one::<i64>("SELECT starling_resume()");
+    meet(&x, &y);
+}
+
+#[test]
+fn nodes_that_alter_at_different_times_meet() {
+    let (x, y) = (site(), site());
+    x.exec("INSERT INTO t VALUES(1, 'x', 'y'), (5, 'x', 'y')");
+    y.pull(&x);
+    alter(&x, "ALTER TABLE t ADD COLUMN c TEXT DEFAULT 'd'");
+    x.exec("UPDATE t SET c = 'set' WHERE id = 1; INSERT INTO t VALUES(2, 'n', 'n', 'n'), (9, 'n', 'n', 'n')");
+    y.exec("UPDATE t SET a = 'y' WHERE id = 5; INSERT INTO t VALUES(3, 'old', 'old')");
+    y.pull(&x);
+    x.pull(&y);
+    alter(&y, "ALTER TABLE t ADD COLUMN c TEXT DEFAULT 'd'");
+    meet(&x, &y);
+    y.exec("UPDATE t SET c = 'last' WHERE id = 3");
+    meet(&x, &y);
+    assert_eq!(x.rows("SELECT id, c FROM t ORDER BY id"), ["1|'set'", "2|'n'", "3|'last'", "5|'d'", "9|'n'"]);
+}
+
+#[test]
+fn a_window_that_cannot_be_closed_leaves_everything_as_it_was() {
+    let s = site();
+    s.exec("INSERT INTO t VALUES(1, 'x', 'y')");
+    let state = || (s.rows("SELECT name, sql FROM sqlite_master ORDER BY name"), s.changes());
+    for (sql, reason) in [
+        (
+            "CREATE TABLE n(id INTEGER NOT NULL, a TEXT NOT NULL, b TEXT, PRIMARY KEY(id, a)); INSERT INTO n SELECT * FROM t; \
+             DROP TABLE t; ALTER TABLE n RENAME TO t",
+            "primary key",
+        ),
+        ("CREATE UNIQUE INDEX u ON t(a)", "UNIQUE"),
+        ("DROP TABLE t", "gone"),
+    ] {
+        let before = state();
+        s.one::<String>("SELECT crsql_begin_alter('t')");
+        s.exec(sql);
+        let refused = s.refused("SELECT crsql_commit_alter('t')");
+        assert!(refused.contains(reason) && refused.contains("rolled back"), "{refused}");
+        assert!(state() == before, "{sql} left something");
+        s.exec("UPDATE t SET a = a || 'x'; UPDATE t SET a = 'x'");
+        assert!(s.db.is_autocommit());
+    }
+    assert!(s.refused("SELECT crsql_commit_alter('t')").contains("no window is open"));
+    assert!(s.refused("SELECT crsql_begin_alter('nothing')").contains("not a CRR"));
+    assert!(s.db.is_autocommit());
+}
+
+#[test]
+fn a_window_ends_with_its_transaction() {
+    let s = site();
+    s.exec("INSERT INTO t VALUES(1, 'x', 'y'); BEGIN");
+    s.one::<String>("SELECT crsql_begin_alter('t')");
+    s.exec("ALTER TABLE t ADD COLUMN c; ROLLBACK");
+    assert!(s.refused("SELECT crsql_commit_alter('t')").contains("no window is open"));
+    s.exec("UPDATE t SET a = 'captured'");
+    assert_eq!(cells(&s, "val = 'captured'"), ["'010901'|'a'|'captured'|2|1"]);
+    s.one::<String>("SELECT crsql_begin_alter('main', 't')");
+    s.exec("ALTER TABLE t ADD COLUMN c");
+    s.one::<String>("SELECT crsql_commit_alter('main', 't')");
+    assert!(s.db.is_autocommit());
+}
