@@ -32,6 +32,24 @@ fn entry() -> rusqlite::auto_extension::RawAutoExtension {
 /// Held while a connection is opened: the list of automatic extensions is the process's.
 static OPENING: RwLock<()> = RwLock::new(());
 
+/// Opens a file with the extension, and nothing else done.
+///
+/// # Errors
+/// SQLite's.
+pub fn open(path: &Path) -> Result<Connection> {
+    open_with(path, rusqlite::OpenFlags::default())
+}
+
+/// As [`open`], with these flags.
+///
+/// # Errors
+/// SQLite's.
+pub fn open_with(path: &Path, flags: rusqlite::OpenFlags) -> Result<Connection> {
+    register();
+    let _many = OPENING.read().unwrap_or_else(PoisonError::into_inner);
+    Connection::open_with_flags(path, flags)
+}
+
 /// Opens a file as a program does that knows nothing of the extension.
 #[allow(unsafe_code)]
 pub fn plain(path: &Path) -> Connection {
@@ -67,9 +85,7 @@ impl Site {
 
     /// In a file, WAL.
     pub fn file(path: &Path) -> Self {
-        register();
-        let _many = OPENING.read().unwrap_or_else(PoisonError::into_inner);
-        let db = Connection::open(path).expect("the file opens");
+        let db = open(path).expect("the file opens");
         db.busy_timeout(std::time::Duration::from_secs(20)).expect("a timeout can be set");
         db.pragma_update(None, "journal_mode", "wal").expect("WAL");
         Self { db }

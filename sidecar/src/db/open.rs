@@ -284,14 +284,14 @@ mod tests {
         let conn = opener.first_open().unwrap();
         conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v)").unwrap();
         conn.query_row("SELECT crsql_as_crr('t', 'portable')", [], |_| Ok(())).unwrap();
-        // Without its triggers' help the writer's commits wait in the inbox, as those of a program without the extension do.
-        let app = opener.open(Role::Api).unwrap();
-        app.execute_batch("DROP TRIGGER temp.crsql_inbox_1_join").unwrap();
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let mut i = 0i64;
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                // Without that trigger its commits wait in the inbox, as those of a program without the extension do.
+                let app = opener.open(Role::Api).unwrap();
+                app.execute_batch("DROP TRIGGER temp.crsql_inbox_1_join").unwrap();
+                let (start, mut i) = (Instant::now(), 0i64);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) && start.elapsed().as_secs() < 60 {
                     i += 1;
                     app.execute("INSERT INTO t VALUES(1, ?1) ON CONFLICT(id) DO UPDATE SET v = excluded.v", [i])
                         .unwrap();
