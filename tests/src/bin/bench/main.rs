@@ -3,6 +3,7 @@
 
 mod latency;
 mod local;
+mod portable;
 
 use serde_json::{json, Map, Value};
 use std::error::Error;
@@ -33,7 +34,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let so = std::env::var_os("STARLING_SO").map_or_else(|| root.join("dist/starling.so"), PathBuf::from);
     let bin = std::env::var_os("STARLING_BIN").map_or_else(|| root.join("dist/starling"), PathBuf::from);
     let runs = std::env::var("STARLING_BENCH_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
-    let mut figures = local::run(&so, runs)?;
+    let mut figures = portable::run(&so, runs)?;
+    // One part alone, for whoever works on it.
+    if std::env::var("STARLING_BENCH_ONLY").is_ok_and(|only| only == "portable") {
+        print(&figures);
+        return Ok(());
+    }
+    figures.splice(0..0, local::run(&so, runs)?);
     if bin.exists() {
         figures.extend(latency::run(&bin, &so)?);
     } else {
