@@ -263,9 +263,9 @@ impl Session {
             Err(e) if failed_in_place(&e) && self.row_has(table, key, cells)? => 0,
             other => other?,
         };
-        // Plain triggers say nothing of a group in which nothing changed.
-        let silent = table.portable && (seen as usize) < words.len() && self.row_has(table, key, cells)?;
-        if seen as usize != words.len() && !silent {
+        // Plain triggers say nothing of a group in which nothing changed: their count tells nothing, the row does.
+        let as_merged = if table.portable { self.row_has(table, key, cells)? } else { seen as usize == words.len() };
+        if !as_merged {
             self.force(table, key, cells, &columns)?;
         }
         Ok(())

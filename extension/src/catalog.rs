@@ -3,6 +3,7 @@
 
 use crate::generations::History;
 use crate::inbox;
+use crate::portable::Capture;
 use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlgen;
@@ -127,7 +128,7 @@ impl Session {
         self.fill_ids(&mut info)?;
         // Columns that the catalogue does not know yet were added outside; they are armed by `resume`.
         info.columns.retain(|c| c.id != 0);
-        let portable = self.inbox_fits(&info)?;
+        let portable = self.capture_of(info.id)? == Capture::Portable && self.inbox_fits(&info)?;
         let history = self.history(info.id)?;
         let table = Rc::new(Table { portable, ..Table::new(info, history) });
         let mut catalog = self.catalog.borrow_mut();

@@ -66,7 +66,7 @@ impl Session {
             self.join_transaction()?;
             self.flush()?;
             self.disarm(&table.info)?;
-            self.drop_inbox(table.info.id)?;
+            self.retire_inbox(table.info.id)?;
             self.set_active(table.info.id, false)?;
             self.forget_catalog();
             Ok(())

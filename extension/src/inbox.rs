@@ -117,8 +117,8 @@ fn canonical(value: ValueRef<'_>) -> ValueRef<'_> {
 }
 
 impl Session {
-    /// Whether a table has an inbox of the shape that its key needs; its triggers are plain ones then. A rebuild with another
-    /// key leaves an inbox that says nothing any more.
+    /// Whether a table has an inbox of the shape that its key needs. A rebuild with another key leaves one that says nothing
+    /// any more.
     pub fn inbox_fits(&self, info: &TableInfo) -> Result<bool> {
         let mut columns = self.db.prepare_transient(&format!("PRAGMA main.table_info({})", inbox_name(info.id)))?;
         let mut n = 0;

@@ -29,12 +29,22 @@ impl Capture {
 }
 
 impl Session {
-    /// The way of capture of a table: one that has an inbox is portable.
+    /// The way of capture of a table.
     pub fn capture_of(&self, table: u32) -> Result<Capture> {
-        let mut find =
-            self.db.prepare_transient("SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ?1")?;
-        find.bind_text(1, inbox_name(table))?;
+        let mut find = self
+            .db
+            .prepare_transient("SELECT 1 FROM main.crsql_master WHERE key = 'capture.' || ?1 AND value = 'portable'")?;
+        find.bind_int(1, i64::from(table))?;
         Ok(if find.step()? { Capture::Portable } else { Capture::Native })
+    }
+
+    fn set_capture(&self, table: u32, capture: Capture) -> Result<()> {
+        self.db.exec(&match capture {
+            Capture::Native => format!("DELETE FROM main.crsql_master WHERE key = 'capture.{table}'"),
+            Capture::Portable => {
+                format!("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('capture.{table}', 'portable')")
+            }
+        })
     }
 
     /// Where a table's triggers write.
@@ -45,22 +55,29 @@ impl Session {
         })
     }
 
-    /// Makes the inbox that a way of capture needs, empty; without need drops the one that is there.
+    /// Notes the way of capture, and makes the inbox that it needs, empty. An inbox that is not needed any more stays, empty:
+    /// other connections have triggers on it, and could rename nothing in the file if it went away.
     pub fn make_inbox(&self, info: &TableInfo, capture: Capture) -> Result<()> {
-        if capture == Capture::Portable && self.inbox_fits(info)? {
-            return self.db.exec(&format!("DELETE FROM main.{}", inbox_name(info.id)));
+        self.set_capture(info.id, capture)?;
+        let inbox = inbox_name(info.id);
+        if self.inbox_fits(info)? || (capture == Capture::Native && self.has_inbox(info.id)?) {
+            return self.db.exec(&format!("DELETE FROM main.{inbox}"));
         }
-        self.drop_inbox(info.id)?;
         if capture == Capture::Portable {
+            self.db.exec(&format!("DROP TABLE IF EXISTS main.{inbox}"))?;
             self.db.exec(&crate::inbox::create(info))?;
         }
         Ok(())
     }
 
-    /// Drops a table's inbox and every trigger that writes to it, whatever table that stands on by now: a program without the
-    /// extension may have renamed it.
-    pub fn drop_inbox(&self, table: u32) -> Result<()> {
-        let inbox = inbox_name(table);
+    fn has_inbox(&self, table: u32) -> Result<bool> {
+        Ok(self.inboxes()?.contains(&table))
+    }
+
+    /// A table is let go: its inbox is emptied, and every trigger that writes to it is dropped, whatever table that stands on
+    /// by now.
+    pub fn retire_inbox(&self, table: u32) -> Result<()> {
+        self.set_capture(table, Capture::Native)?;
         let mut names = Vec::new();
         {
             let mut all = self.db.prepare_transient(
@@ -74,7 +91,10 @@ impl Session {
         for name in names {
             self.db.exec(&format!("DROP TRIGGER main.{}", Ident(&name)))?;
         }
-        self.db.exec(&format!("DROP TABLE IF EXISTS main.{inbox}"))
+        if self.has_inbox(table)? {
+            self.db.exec(&format!("DELETE FROM main.{}", inbox_name(table)))?;
+        }
+        Ok(())
     }
 
     /// SQLite tells an extension of a commit only where a virtual table of its takes part in it. A temporary trigger on each

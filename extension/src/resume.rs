@@ -36,7 +36,7 @@ impl Session {
         let name = self.name_of(id)?.unwrap_or_default();
         let Some(info) = schema::read(self.db, &name)? else {
             // Dropped: its metadata stays archived, so that it can come back (X3).
-            self.drop_inbox(id)?;
+            self.retire_inbox(id)?;
             return self.set_active(id, false);
         };
         if self.is_armed(&info)? {

@@ -14,6 +14,8 @@ mod interface;
 mod laws;
 #[path = "extension/portable.rs"]
 mod portable;
+#[path = "extension/portable_laws.rs"]
+mod portable_laws;
 #[path = "extension/refusals.rs"]
 mod refusals;
 #[path = "extension/transparency.rs"]
