@@ -215,7 +215,7 @@ impl Session {
         let row = self.merging.replace(outer);
         let seen = row.as_ref().map_or(0, |m| m.touches);
         self.merging_buffer.set(row.unwrap_or_default());
-        result.and_then(|()| plain).map(|plain| seen + plain)
+        result.and(plain).map(|plain| seen + plain)
     }
 
     /// Runs a write without any trigger, to overrule what a user's trigger made of the merged row (X10).

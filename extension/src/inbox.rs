@@ -111,7 +111,7 @@ impl Taken {
 /// −0.0 is stored as 0.0 by a REAL column.
 fn canonical(value: ValueRef<'_>) -> ValueRef<'_> {
     match value {
-        ValueRef::Real(r) if r == 0.0 => ValueRef::Real(0.0),
+        ValueRef::Real(r) => ValueRef::Real(if r == 0.0 { 0.0 } else { r }),
         other => other,
     }
 }
