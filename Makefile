@@ -1,8 +1,9 @@
 # make         dist/starling and dist/starling.so
 # make test    every test                  make demo    the main job on real data (KEEP=1 leaves it running)
+# make test-drivers   one program per language and driver
 # make bench   figures beside plain SQLite
 # make setup   what is needed from Debian  make fmt     formats the sources     make clean
-.PHONY: all setup test demo bench fmt clean
+.PHONY: all setup test test-drivers demo bench fmt clean
 export STARLING_SO := $(CURDIR)/dist/starling.so
 export STARLING_BIN := $(CURDIR)/dist/starling
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -18,6 +19,9 @@ setup:
 
 test: setup
 	@scripts/test.sh
+
+test-drivers: all
+	@python3 scripts/drivers.py
 
 demo: all
 	@python3 scripts/demo.py $(if $(filter-out 0 no,$(KEEP)),--keep)

@@ -41,6 +41,19 @@ fn apply_affinity(value: ValueRef<'_>, affinity: Affinity) -> Value {
     }
 }
 
+/// The whole number that a version, a counter or a setting is given as. Drivers bind what their language has: JavaScript's
+/// numbers come as REAL, the scalars of Perl and of PHP's PDO as TEXT. An INTEGER column would take those, so they count here.
+pub fn whole_number(value: ValueRef<'_>) -> Option<i64> {
+    match value {
+        ValueRef::Integer(i) => Some(i),
+        ValueRef::Real(_) | ValueRef::Text(_) => match apply_affinity(value, Affinity::Integer) {
+            Value::Integer(i) => Some(i),
+            _ => None,
+        },
+        ValueRef::Null | ValueRef::Blob(_) => None,
+    }
+}
+
 /// A real that an integer represents exactly.
 fn integral(value: ValueRef<'_>) -> Option<Value> {
     const LIMIT: f64 = 9_007_199_254_740_992.0;
@@ -76,5 +89,25 @@ mod tests {
         assert_eq!(apply(ValueRef::Integer(1), Affinity::Text), Value::Text(b"1".to_vec()));
         assert_eq!(apply(ValueRef::Integer(1), Affinity::Real), Value::Real(1.0));
         assert_eq!(apply(ValueRef::Real(1.0), Affinity::None), Value::Real(1.0));
+    }
+
+    #[test]
+    fn whole_numbers_are_known_whatever_type_a_driver_gives_them() {
+        for same in [ValueRef::Integer(7), ValueRef::Real(7.0), ValueRef::Text(b"7"), ValueRef::Text(b"7.0")] {
+            assert_eq!(whole_number(same), Some(7), "{same:?}");
+        }
+        assert_eq!(whole_number(ValueRef::Real(-1.0)), Some(-1));
+        assert_eq!(whole_number(ValueRef::Integer(i64::MAX)), Some(i64::MAX));
+        for other in [
+            ValueRef::Null,
+            ValueRef::Blob(b"7"),
+            ValueRef::Text(b""),
+            ValueRef::Text(b"7x"),
+            ValueRef::Real(7.5),
+            ValueRef::Real(1e300),
+            ValueRef::Real(f64::INFINITY),
+        ] {
+            assert_eq!(whole_number(other), None, "{other:?}");
+        }
     }
 }

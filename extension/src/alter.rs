@@ -9,7 +9,8 @@ use crate::catalog::Table;
 use crate::differences::key_in;
 use crate::digest::{group_of, Digest};
 use crate::evolve::Listed;
-use crate::schema::{self, TableInfo};
+use crate::generations::History;
+use crate::schema::{self, Column, TableInfo};
 use crate::session::Session;
 use crate::sqlgen::{self, Ident};
 use crate::sqlite::{Error, Result};
@@ -21,8 +22,28 @@ use std::rc::Rc;
 pub struct AlterWindow {
     /// The table as it was.
     before: Rc<Table>,
+    /// Its columns in the order of the schema.
+    columns: Vec<Column>,
     /// What its columns held.
     digest: Digest,
+}
+
+impl AlterWindow {
+    /// Whether a new column stands where a column that is gone stood: between the same neighbours, defined alike.
+    fn takes_the_place(&self, id: u32, new: &str, info: &TableInfo) -> bool {
+        let old = self.before.info.columns.iter().find(|c| c.id == id);
+        let Some((old, at)) = old.and_then(|o| Some((o, self.columns.iter().position(|c| c.name == o.name)?))) else {
+            return false;
+        };
+        let place = |name: &str| info.schema_order.iter().position(|n| n == name);
+        let Some(now) = place(new) else { return false };
+        let after = self.columns.iter().take(at).filter_map(|c| place(&c.name)).all(|p| p < now);
+        let before = self.columns.iter().skip(at + 1).filter_map(|c| place(&c.name)).all(|p| p > now);
+        let alike = info.columns.iter().find(|c| c.name == new).is_some_and(|c| {
+            (c.affinity, c.required, &c.default_sql) == (old.affinity, old.required, &old.default_sql)
+        });
+        after && before && alike
+    }
 }
 
 const OPEN: &str = "SAVEPOINT crsql_alter";
@@ -55,9 +76,11 @@ impl Session {
                 read.map_or(Ok(()), |info| self.rearm(info))?;
             }
             let Some(before) = self.table(table.info.id)? else { return Ok(()) };
+            let columns = schema::read(self.db, &before.info.name)?.map_or_else(Vec::new, |info| info.columns);
             let digest = self.digest(&before, |_| false)?;
+            self.pause_order(before.info.id, &before.info.name)?;
             self.arm_with(&before.info, sqlgen::window_triggers(&before.info, self.meta()?.file))?;
-            self.tx_mut().windows.push(Rc::new(AlterWindow { before, digest }));
+            self.tx_mut().windows.push(Rc::new(AlterWindow { before, columns, digest }));
             Ok(())
         };
         open().inspect_err(|_| {
@@ -117,17 +140,45 @@ impl Session {
         info.id = id;
         check_key(&window.before.info, &info)?;
         let rebuilt = !self.captures_window(&info)?;
-        self.rename_columns(id, &self.renames(window, &info)?)?;
+        let written = self.written_groups(&info, rebuilt)?;
+        self.rename_columns(id, &self.renames(window, &info, &written, rebuilt)?)?;
+        if !rebuilt {
+            self.drop_columns(&info, &self.replaced(window, &info, &written)?)?;
+        }
         let born = self.evolve(&mut info)?;
         self.arm(&info)?;
+        self.keep_order(&info)?;
         self.tx_mut().windows.retain(|w| w.before.info.id != id);
         // What was written in the window is logged now that the columns are known.
         self.flush()?;
-        if let (true, Some(table)) = (rebuilt, self.table(id)?) {
-            self.log_rebuilt(&table, window, &born)?;
+        match self.table(id)? {
+            Some(table) if rebuilt => self.log_rebuilt(&table, window, &born)?,
+            // New columns are at their defaults, unless one of them is a renamed one that was not recognised.
+            Some(table) => self.log_grown(&table, &born)?,
+            None => {}
         }
         self.retry_aside()?;
         Ok(())
+    }
+
+    /// The groups of keys that were written in the window: there, values differ for that reason.
+    fn written_groups(&self, info: &TableInfo, rebuilt: bool) -> Result<BTreeSet<usize>> {
+        let mut groups: BTreeSet<usize> =
+            self.journal.borrow().keys_of(info.id).into_iter().map(|key| group_of(&key)).collect();
+        if rebuilt {
+            let table = Table::new(info.clone(), History::default());
+            let mut gone = self.known_keys(&table)?;
+            let mut select = self.db.prepare_transient(&sqlgen::select_keys(info))?;
+            let mut key = Vec::new();
+            while select.step()? {
+                key_in(&select, &table, &mut key);
+                if !gone.remove(&key) {
+                    groups.insert(group_of(&key));
+                }
+            }
+            groups.extend(gone.iter().map(|key| group_of(key)));
+        }
+        Ok(groups)
     }
 
     /// Whether the window's own triggers have seen every write.
@@ -136,13 +187,18 @@ impl Session {
         Ok(self.own_triggers(&info.name)?.len() == wanted)
     }
 
-    /// Columns that went and came with the same values are renamed ones.
-    fn renames(&self, window: &AlterWindow, info: &TableInfo) -> Result<Vec<Listed>> {
+    /// Columns that went and came under another name. ALTER TABLE leaves a renamed column in its place, so there the place
+    /// tells, unless the values say otherwise; in a table that was made anew only equal values tell.
+    fn renames(
+        &self,
+        window: &AlterWindow,
+        info: &TableInfo,
+        written: &BTreeSet<usize>,
+        rebuilt: bool,
+    ) -> Result<Vec<Listed>> {
         let gone: Vec<u32> =
             window.before.column_ids.iter().copied().filter(|id| info.position(*id).is_none()).collect();
-        let came: Vec<usize> =
-            info.columns.iter().enumerate().filter(|(_, c)| c.id == 0).map(|(position, _)| position).collect();
-        if gone.is_empty() || came.is_empty() {
+        if gone.is_empty() || info.columns.iter().all(|c| c.id != 0) {
             return Ok(Vec::new());
         }
         let mut numbered = info.clone();
@@ -151,18 +207,32 @@ impl Session {
             column.id = u32::MAX - n as u32;
         }
         let now = self.digest(&Table::new(numbered.clone(), window.before.history.clone()), |_| false)?;
-        let mut taken = BTreeSet::new();
+        let mut came: Vec<&Column> = numbered.columns.iter().filter(|c| c.id > u32::MAX / 2).collect();
         let mut renames = Vec::new();
         for id in gone {
-            let same = |position: &&usize| {
-                let new = numbered.columns.get(**position).map_or(0, |c| c.id);
-                !taken.contains(*position) && window.digest.same_column(id, &now, new)
+            let fits = |new: &&Column| {
+                let same = window.digest.same_column(id, &now, new.id, written);
+                if rebuilt {
+                    same && window.digest.has_evidence(id, written)
+                } else {
+                    same && window.takes_the_place(id, &new.name, info)
+                }
             };
-            let Some(position) = came.iter().find(same).copied() else { continue };
-            taken.insert(position);
-            renames.extend(info.columns.get(position).map(|c| (id, c.name.clone())));
+            let Some(at) = came.iter().position(fits) else { continue };
+            renames.push((id, came.remove(at).name.clone()));
         }
         Ok(renames)
+    }
+
+    /// Columns that were dropped and added again under the same name: their values went with the old ones, and no write
+    /// explains it.
+    fn replaced(&self, window: &AlterWindow, info: &TableInfo, written: &BTreeSet<usize>) -> Result<Vec<u32>> {
+        let mut kept = info.clone();
+        kept.columns.retain(|c| c.id != 0);
+        let kept = Table::new(kept, window.before.history.clone());
+        let now = self.digest(&kept, |_| false)?;
+        let differs = |id: &u32| !now.same_column(*id, &window.digest, *id, written);
+        Ok(kept.column_ids.iter().copied().filter(differs).collect())
     }
 
     /// A table that was made anew: rows that came or went, columns that were rewritten, new columns that were filled.
@@ -173,7 +243,7 @@ impl Session {
         let now = self.digest(table, |key| !known.contains(key))?;
         let columns = table.column_ids.iter().enumerate();
         let rewritten: Vec<(usize, u32)> = columns
-            .filter(|(_, id)| !born.contains(id) && now.differs(&window.digest, **id))
+            .filter(|(_, id)| !born.contains(id) && !now.same_column(**id, &window.digest, **id, &BTreeSet::new()))
             .map(|(position, id)| (position, *id))
             .collect();
         if !rewritten.is_empty() {
@@ -191,7 +261,7 @@ impl Session {
             drop(select);
             self.flush()?;
         }
-        self.log_grown(table, born, |key| known.contains(key))
+        self.log_grown(table, born)
     }
 }
 

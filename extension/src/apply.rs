@@ -162,6 +162,12 @@ impl Session {
             (true, true) => {
                 let cells: Vec<(usize, ValueRef<'_>)> =
                     won().filter_map(|c| position(c.column).map(|p| (p, c.value))).collect();
+                let anew = decision.new_lifetime && decision.adopt_base && cells.len() < table.info.columns.len();
+                if anew {
+                    // Columns that the new lifetime's base does not know show their default, not the former one's value.
+                    self.delete_row(table, key)?;
+                    return self.insert_cells(table, key, &cells);
+                }
                 self.update_cells(table, key, &cells)
             }
             (true, false) => {

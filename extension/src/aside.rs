@@ -5,6 +5,11 @@ use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::changeset::Header;
 
+/// Why rows of a table wait that is none here.
+pub const NO_TABLE: &str = "this database has no CRR of that name and key";
+/// Why a row waits that has a cell of an unknown column.
+pub const NO_COLUMN: &str = "it names a column that this database does not have";
+
 impl Session {
     /// Keeps a part whose rows could not all be merged.
     pub fn keep_aside(&self, header: &Header, why: &[(String, String)], part: &[u8]) -> Result<()> {

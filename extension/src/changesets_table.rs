@@ -1,5 +1,6 @@
 //! `starling_changesets(have, after)`: encoded changesets out of the log, one row per part.
 
+use crate::affinity::whole_number;
 use crate::serve::RecordEncoder;
 use crate::session::corrupt;
 use crate::session::Shared;
@@ -93,9 +94,13 @@ impl VTabCursor for ChangesetsCursor {
                     self.have = Vector::decode(bytes)
                         .map_err(|e| Error::msg(format!("starling_changesets: the vector cannot be read: {e}")))?;
                 }
-                ('a', ValueRef::Integer(v)) => self.after = u64::try_from(v).unwrap_or(0),
-                ('l', ValueRef::Integer(v)) => self.local = Some(v != 0),
-                _ => return Err(Error::msg("starling_changesets(have BLOB, after INTEGER): wrong type of argument")),
+                (_, value) => match (code, whole_number(value)) {
+                    ('a', Some(v)) => self.after = u64::try_from(v).unwrap_or(0),
+                    ('l', Some(v)) => self.local = Some(v != 0),
+                    _ => {
+                        return Err(Error::msg("starling_changesets(have BLOB, after INTEGER): wrong type of argument"))
+                    }
+                },
             }
         }
         let session = &table.session;

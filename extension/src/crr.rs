@@ -67,6 +67,7 @@ impl Session {
             self.flush()?;
             self.disarm(&table.info)?;
             self.retire_inbox(table.info.id)?;
+            self.forget_order(table.info.id, &table.info.name)?;
             self.set_active(table.info.id, false)?;
             self.forget_catalog();
             Ok(())

@@ -99,9 +99,9 @@ impl Session {
         self.flush()
     }
 
-    /// Logs the cells of new columns that do not hold their default, in rows that were there before. A cell at its
-    /// default stays unwritten: adding a column makes no changes.
-    pub fn log_grown(&self, table: &Table, born: &[u32], known: impl Fn(&[u8]) -> bool) -> Result<()> {
+    /// Logs the cells of new columns that do not hold their default and were not logged yet. A cell at its default stays
+    /// unwritten: adding a column makes no changes.
+    pub fn log_grown(&self, table: &Table, born: &[u32]) -> Result<()> {
         let grown: Vec<(usize, &Column)> =
             table.info.columns.iter().enumerate().filter(|(_, c)| born.contains(&c.id)).collect();
         if grown.is_empty() {
@@ -112,11 +112,9 @@ impl Session {
         let mut bytes = Vec::new();
         while select.step()? {
             key_in(&select, table, &mut bytes);
-            if !known(&bytes) {
-                continue;
-            }
-            for (i, (position, _)) in grown.iter().enumerate() {
-                if select.column_int(table.info.keys.len() + i) != 0 {
+            let clock = self.get_clock(table, &bytes)?.unwrap_or_else(|| table.pristine(&bytes));
+            for (i, (position, column)) in grown.iter().enumerate() {
+                if select.column_int(table.info.keys.len() + i) != 0 && clock.version_of(column.id) == 0 {
                     self.note(table, written_cell(*position), &bytes)?;
                 }
             }

@@ -9,7 +9,7 @@ use crate::fnv;
 use crate::session::Session;
 use crate::sqlgen;
 use crate::sqlite::Result;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Groups of keys per column.
 const GROUPS: usize = 1024;
@@ -27,23 +27,24 @@ pub fn group_of(key: &[u8]) -> usize {
 }
 
 impl Digest {
-    /// Whether two columns hold the same values under the same keys.
-    pub fn same_column(&self, id: u32, other: &Self, other_id: u32) -> bool {
+    /// Whether two columns hold the same values under the same keys, but for these groups.
+    pub fn same_column(&self, id: u32, other: &Self, other_id: u32, but_in: &BTreeSet<usize>) -> bool {
         match (self.columns.get(&id), other.columns.get(&other_id)) {
-            (Some(a), Some(b)) => a == b,
+            (Some(a), Some(b)) => a.iter().zip(b).enumerate().all(|(group, (a, b))| a == b || but_in.contains(&group)),
             _ => false,
         }
+    }
+
+    /// Whether anything outside of these groups speaks for a column.
+    pub fn has_evidence(&self, id: u32, but_in: &BTreeSet<usize>) -> bool {
+        let sums = self.columns.get(&id).into_iter().flatten().enumerate();
+        sums.into_iter().any(|(group, sum)| *sum != 0 && !but_in.contains(&group))
     }
 
     /// Whether a column holds the same under the keys of a group.
     pub fn same_group(&self, other: &Self, id: u32, group: usize) -> bool {
         let sum = |digest: &Self| digest.columns.get(&id).and_then(|groups| groups.get(group)).copied();
         sum(self) == sum(other)
-    }
-
-    /// Whether a column differs anywhere.
-    pub fn differs(&self, other: &Self, id: u32) -> bool {
-        !self.same_column(id, other, id)
     }
 }
 

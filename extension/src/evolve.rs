@@ -63,6 +63,7 @@ impl Session {
     /// in the ids. Returns the ids of the columns that are new.
     pub fn evolve(&self, info: &mut TableInfo) -> Result<Vec<u32>> {
         self.rename_keys(info)?;
+        info.columns.iter_mut().for_each(|c| c.id = 0);
         self.fill_ids(info)?;
         let listed = self.listed_columns(info.id)?;
         let gone: Vec<u32> = listed.iter().filter(|(id, _)| info.position(*id).is_none()).map(|(id, _)| *id).collect();
@@ -71,13 +72,7 @@ impl Session {
             return Ok(Vec::new());
         }
         let generation = info.generation + 1;
-        for id in gone {
-            let mut drop = self.fixed("UPDATE main.crsql_column SET died = ?3 WHERE table_id = ?1 AND id = ?2")?;
-            drop.bind_int(1, i64::from(info.id))?;
-            drop.bind_int(2, i64::from(id))?;
-            drop.bind_int(3, i64::from(generation))?;
-            drop.execute()?;
-        }
+        self.drop_columns(info, &gone)?;
         if grown {
             let history = self.history(info.id)?;
             self.note_birth(&Table::new(info.clone(), history), generation)?;
@@ -90,6 +85,18 @@ impl Session {
         let born = self.add_columns(info)?;
         self.forget_catalog();
         Ok(born)
+    }
+
+    /// Columns that end with the present generation: their cells belong to nothing any more.
+    pub fn drop_columns(&self, info: &TableInfo, ids: &[u32]) -> Result<()> {
+        for id in ids {
+            let mut drop = self.fixed("UPDATE main.crsql_column SET died = ?3 WHERE table_id = ?1 AND id = ?2")?;
+            drop.bind_int(1, i64::from(info.id))?;
+            drop.bind_int(2, i64::from(*id))?;
+            drop.bind_int(3, i64::from(info.generation + 1))?;
+            drop.execute()?;
+        }
+        Ok(())
     }
 
     /// Gives ids to columns that have none, born in the table's generation. Returns those ids.

@@ -1,5 +1,7 @@
 //! The SQL functions. One table of them; a test asserts the exact list.
 
+use crate::affinity::whole_number;
+use crate::fract;
 use crate::portable::Capture;
 use crate::session::Shared;
 use crate::sqlite::{create_function, Args, Db, Error, FunctionFlags, Output, Result, ValueRef};
@@ -18,6 +20,8 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_as_crr", 2, DIRECT, as_crr),
     ("crsql_as_crr", 3, DIRECT, as_crr),
     ("crsql_as_table", 1, DIRECT, as_table),
+    ("crsql_automigrate", 1, DIRECT, automigrate),
+    ("crsql_automigrate", 2, DIRECT, automigrate),
     ("crsql_begin_alter", 1, DIRECT, begin_alter),
     ("crsql_begin_alter", 2, DIRECT, begin_alter),
     ("crsql_commit_alter", 1, DIRECT, commit_alter),
@@ -34,6 +38,11 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_pack_columns", -1, SAFE, pack_columns),
     ("crsql_get_seq", 0, SAFE, get_seq),
     ("crsql_increment_and_get_seq", 0, SAFE, increment_seq),
+    ("crsql_fract_as_ordered", -1, DIRECT, fract::as_ordered),
+    ("crsql_fract_key_between", 2, SAFE, fract::key_between),
+    ("starling_fract_nth_key", 4, SAFE, fract::nth_key),
+    ("starling_fract_is_key", 1, SAFE, fract::is_key),
+    ("crsql_pending", 0, SAFE, pending),
     ("crsql_finalize", 0, DIRECT, finalize),
     ("crsql_sha", 0, SAFE, sha),
     ("starling_version", 0, SAFE, version),
@@ -110,6 +119,17 @@ fn as_table(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     Ok(ok())
 }
 
+fn automigrate(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let schema_sql = text(args, 0, "crsql_automigrate", "the schema")?;
+    let cleanup = match args.len() {
+        1 => None,
+        _ if matches!(args.get(1), ValueRef::Null) => None,
+        _ => Some(text(args, 1, "crsql_automigrate", "the cleanup")?),
+    };
+    session.automigrate(schema_sql, cleanup)?;
+    Ok(Output::Text("migration complete".to_string()))
+}
+
 /// The table's name, which may follow the schema's.
 fn altered<'a>(args: &Args<'a>, function: &str) -> Result<&'a str> {
     let first = text(args, 0, function, "the table's name")?;
@@ -143,11 +163,9 @@ fn db_version(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 }
 
 fn next_db_version(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
-    let given = match args.get(0) {
-        ValueRef::Null => 0,
-        ValueRef::Integer(v) => {
-            u64::try_from(v).map_err(|_| Error::msg("crsql_next_db_version: a version is not negative"))?
-        }
+    let given = match (args.is_null(0), whole_number(args.get(0))) {
+        (true, _) => 0,
+        (_, Some(v)) => u64::try_from(v).map_err(|_| Error::msg("crsql_next_db_version: a version is not negative"))?,
         _ => return Err(Error::msg("crsql_next_db_version: the version must be an integer")),
     };
     session.next_version(given).map(integer)
@@ -164,8 +182,8 @@ fn sync_bit(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 
 fn config_set(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     let name = text(args, 0, "crsql_config_set", "the setting's name")?;
-    let value = match (name, args.get(1)) {
-        ("merge-equal-values", ValueRef::Integer(v @ (0 | 1))) => v,
+    let value = match (name, whole_number(args.get(1))) {
+        ("merge-equal-values", Some(v @ (0 | 1))) => v,
         ("merge-equal-values", _) => return Err(Error::msg("crsql_config_set: merge-equal-values is 0 or 1")),
         _ => return Err(Error::msg(format!("crsql_config_set: unknown setting {name}; there is merge-equal-values"))),
     };
@@ -288,8 +306,12 @@ fn aside(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     session.aside_count().map(Output::Integer)
 }
 
+fn pending(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    Ok(Output::Integer(session.pending()?.values().sum()))
+}
+
 fn prune(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
-    let ValueRef::Integer(budget) = args.get(0) else {
+    let Some(budget) = whole_number(args.get(0)) else {
         return Err(Error::msg("starling_prune: the number of entries to look at must be an integer"));
     };
     if !session.has_schema()? {

@@ -240,6 +240,12 @@ impl Journal {
         self.now.len() >= SPILL_TOUCHES || self.now.arena.len() >= SPILL_BYTES
     }
 
+    /// The keys of a table that wait to be flushed.
+    pub fn keys_of(&self, table: u32) -> Vec<Vec<u8>> {
+        let touches = self.now.touches.iter().filter(|t| t.table == table);
+        touches.map(|t| self.now.key(t).to_vec()).collect()
+    }
+
     /// The next seq of the transaction's local dot.
     pub fn next_seq(&self) -> u64 {
         self.next_seq

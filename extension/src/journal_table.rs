@@ -62,6 +62,14 @@ impl VTab for JournalTable {
     }
 
     fn rollback(&self) -> Result<()> {
+        if self.session.db.is_writing() == Some(true) {
+            // sqlite3_close says so before it looks for open statements, and gives up where it finds one: then the
+            // transaction goes on, and this is the last word that we hear of it.
+            let flushed = self.session.flush();
+            self.session.finalize_statements();
+            self.session.end_transaction();
+            return flushed;
+        }
         self.session.end_transaction();
         // Another connection may have gone on from what was here: read everything anew.
         self.session.meta.replace(None);

@@ -4,7 +4,7 @@ use crate::session::{corrupt, Session};
 use crate::sqlite::{Error, Result};
 use starling_crdt::changeset::DotHeader;
 use starling_crdt::ids::MAX_VERSION;
-use starling_crdt::log_chunk::{ChunkWriter, Kind, TableRef, CHUNK_TARGET};
+use starling_crdt::log_chunk::{ChunkWriter, Entry, Kind, TableRef, CHUNK_TARGET};
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -171,7 +171,7 @@ impl<'s> LogWriter<'s> {
         if seq < self.record.last_seq {
             self.record.flags |= flags::UNSORTED;
         }
-        self.record.last_seq = seq;
+        self.record.last_seq = seq + Entry::width(kind, table.columns, columns.len()).saturating_sub(1);
         self.weight += 1;
         self.chunk.push(kind, table, key, seq, columns);
         if self.chunk.size() >= CHUNK_TARGET {

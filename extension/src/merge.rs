@@ -5,6 +5,7 @@
 //! served on to others; nothing is dropped.
 
 use crate::apply::MergedEntry;
+use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
 use crate::log::{flags, LogWriter, OpenRecord};
 use crate::schema::Affinity;
@@ -30,6 +31,9 @@ struct Known<'a> {
     /// The sender's columns are ours, in our order.
     same_columns: bool,
 }
+
+/// An incoming cell in local terms: column id, col_version, stamp, value.
+type LocalCell = (u32, u64, Stamp, Value);
 
 struct Merge<'s, 'a> {
     session: &'s Session,
@@ -218,8 +222,7 @@ impl<'a> Merge<'_, 'a> {
     fn row(&mut self, row: &Row<'a>) -> Result<()> {
         let Some(known) = self.tables.get(row.table) else { return Ok(()) };
         let Some((table, ids)) = &known.local else {
-            let why = "this database has no CRR of that name and key".to_string();
-            self.aside.push((known.def.name.to_string(), why));
+            self.aside.push((known.def.name.to_string(), NO_TABLE.to_string()));
             self.all_won = false;
             return Ok(());
         };
@@ -243,8 +246,7 @@ impl<'a> Merge<'_, 'a> {
         }
         let unknown_column = row_columns(row).any(|i| ids.get(i).is_none_or(Option::is_none));
         if unknown_column {
-            self.aside
-                .push((known.def.name.to_string(), "it names a column that this database does not have".to_string()));
+            self.aside.push((known.def.name.to_string(), NO_COLUMN.to_string()));
         }
         let (kind, cells) = self.incoming(&table, ids, row)?;
         let incoming = Incoming {
@@ -294,17 +296,12 @@ impl<'a> Merge<'_, 'a> {
     }
 
     /// The entry in local ordinals, values under the local columns' affinity.
-    fn incoming(
-        &self,
-        table: &Table,
-        ids: &[Option<u32>],
-        row: &Row<'_>,
-    ) -> Result<(IncomingKind, Vec<(u32, u64, Stamp, Value)>)> {
+    fn incoming(&self, table: &Table, ids: &[Option<u32>], row: &Row<'_>) -> Result<(IncomingKind, Vec<LocalCell>)> {
         let affine = |id: u32, value: starling_crdt::ValueRef<'_>| -> Result<Value> {
             let affinity = table.info.position(id).and_then(|p| table.info.columns.get(p)).map(|c| c.affinity);
             self.session.stored_as(value, affinity.unwrap_or(Affinity::None))
         };
-        let map = |cells: &[changeset::Cell<'_>]| -> Result<Vec<(u32, u64, Stamp, Value)>> {
+        let map = |cells: &[changeset::Cell<'_>]| -> Result<Vec<LocalCell>> {
             cells
                 .iter()
                 .filter_map(|c| {

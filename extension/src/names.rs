@@ -10,6 +10,7 @@ use crate::schema;
 use crate::session::{corrupt, Session};
 use crate::sqlgen::{Tag, TagOp, JOURNAL};
 use crate::sqlite::Result;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 impl Session {
@@ -41,7 +42,6 @@ impl Session {
 
     /// The id in the insert trigger of a table.
     fn tagged_id(&self, name: &str) -> Result<Option<u32>> {
-        let file = self.meta()?.file;
         let mut find = self.fixed(
             "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 \
              AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\' \
@@ -50,17 +50,40 @@ impl Session {
         find.bind_text(1, name)?;
         find.bind_text(2, JOURNAL)?;
         while find.step()? {
-            let sql = schema::text(find.column_text(0));
-            if let Some(id) = inbox_in(&sql) {
+            if let Some(id) = self.id_in(&schema::text(find.column_text(0)))? {
                 return Ok(Some(id));
-            }
-            let digits = sql.rsplit_once("VALUES(").map_or("", |(_, tail)| tail);
-            let number = digits.split(',').next().and_then(|d| d.parse().ok());
-            if let Some(tag) = number.and_then(Tag::decode).filter(|t| t.file == file && t.op == TagOp::Insert) {
-                return Ok(Some(tag.table));
             }
         }
         Ok(None)
+    }
+
+    /// The table id in the SQL of an insert trigger of this file's.
+    fn id_in(&self, sql: &str) -> Result<Option<u32>> {
+        if let Some(id) = inbox_in(sql) {
+            return Ok(Some(id));
+        }
+        let file = self.meta()?.file;
+        let digits = sql.rsplit_once("VALUES(").map_or("", |(_, tail)| tail);
+        let number = digits.split(',').next().and_then(|d| d.parse().ok());
+        let tag = number.and_then(Tag::decode).filter(|t| t.file == file && t.op == TagOp::Insert);
+        Ok(tag.map(|t| t.table))
+    }
+
+    /// The tables that bear our insert triggers, by id.
+    fn bearers(&self) -> Result<BTreeMap<u32, String>> {
+        let mut all = self.fixed(
+            "SELECT tbl_name, sql FROM main.sqlite_master WHERE type = 'trigger' \
+             AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\' \
+             AND (instr(sql, ?1) > 0 OR instr(sql, 'INTO crsql_inbox_') > 0)",
+        )?;
+        all.bind_text(1, JOURNAL)?;
+        let mut out = BTreeMap::new();
+        while all.step()? {
+            if let Some(id) = self.id_in(&schema::text(all.column_text(1)))? {
+                out.insert(id, schema::text(all.column_text(0)));
+            }
+        }
+        Ok(out)
     }
 
     /// The table whose insert trigger bears an id.
@@ -71,8 +94,8 @@ impl Session {
             "SELECT tbl_name FROM main.sqlite_master WHERE type = 'trigger' \
              AND (instr(sql, ?1) > 0 OR instr(sql, ?2) > 0 OR instr(sql, ?3) > 0) AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\'",
         )?;
-        find.bind_text(1, &tag(false))?;
-        find.bind_text(2, &tag(true))?;
+        find.bind_text(1, tag(false))?;
+        find.bind_text(2, tag(true))?;
         find.bind_text(3, into_inbox(id))?;
         Ok(if find.step()? { Some(schema::text(find.column_text(0))) } else { None })
     }
@@ -100,13 +123,15 @@ impl Session {
                 moved.push((id, schema::text(all.column_text(1)), String::new()));
             }
         }
+        let mut bearers = self.bearers()?;
         for (id, listed, now) in &mut moved {
-            *now = self.bearer(*id)?.unwrap_or_else(|| listed.clone());
+            *now = bearers.remove(id).unwrap_or_else(|| listed.clone());
         }
         moved.retain(|(_, listed, now)| listed != now);
         // Two tables may have swapped their names: first all of them let go of theirs.
         for (id, listed, _) in &moved {
             self.add_alias(*id, 0, listed)?;
+            self.pause_order(*id, listed)?;
             self.write_name(*id, &format!("\u{1}{id}"))?;
         }
         for (id, _, now) in &moved {

@@ -37,6 +37,7 @@ impl Session {
         let Some(info) = schema::read(self.db, &name)? else {
             // Dropped: its metadata stays archived, so that it can come back (X3).
             self.retire_inbox(id)?;
+            self.forget_order(id, &name)?;
             return self.set_active(id, false);
         };
         if self.is_armed(&info)? {
@@ -66,9 +67,10 @@ impl Session {
         }
         let born = self.evolve(&mut info)?;
         self.arm(&info)?;
+        self.keep_order(&info)?;
         let Some(table) = self.table(info.id)? else { return Ok(()) };
         if captured {
-            self.log_grown(&table, &born, |_| true)
+            self.log_grown(&table, &born)
         } else {
             self.log_differences(&table)
         }

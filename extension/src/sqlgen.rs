@@ -123,11 +123,13 @@ impl Sink {
 /// Key columns that are passed in slots of their own; a longer key is passed packed.
 pub const KEY_SLOTS: usize = 4;
 
-fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
+/// Items with a separator between them.
+pub fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
     items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>().join(separator)
 }
 
-fn fill(template: &str, values: &[(&str, &str)]) -> String {
+/// A template with its placeholders filled.
+pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
     // One pass, so that a name which looks like a placeholder is left alone.
     let mut out = String::with_capacity(template.len() * 2);
     let mut rest = template;

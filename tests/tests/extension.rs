@@ -4,18 +4,28 @@
 mod adversity;
 #[path = "extension/alter.rs"]
 mod alter;
+#[path = "extension/alter_laws.rs"]
+mod alter_laws;
+#[path = "extension/automigrate.rs"]
+mod automigrate;
 #[path = "extension/damage.rs"]
 mod damage;
 #[path = "extension/exactness.rs"]
 mod exactness;
+#[path = "extension/fract.rs"]
+mod fract;
 #[path = "extension/interface.rs"]
 mod interface;
 #[path = "extension/laws.rs"]
 mod laws;
+#[path = "extension/pending.rs"]
+mod pending;
 #[path = "extension/portable.rs"]
 mod portable;
 #[path = "extension/portable_laws.rs"]
 mod portable_laws;
+#[path = "extension/portable_merges.rs"]
+mod portable_merges;
 #[path = "extension/refusals.rs"]
 mod refusals;
 #[path = "extension/transparency.rs"]

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod key;
 pub mod local;
 pub mod log_chunk;
+pub mod order_key;
 pub mod ranges;
 pub mod row_clock;
 pub mod value;

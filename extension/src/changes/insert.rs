@@ -1,6 +1,8 @@
 //! `INSERT INTO crsql_changes VALUES (…)`: one cell from elsewhere, without a dot that the cluster knows (X9).
 
 use super::column;
+use crate::affinity::whole_number;
+use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
 use crate::merge::canonical_key;
 use crate::session::Session;
@@ -38,13 +40,13 @@ impl<'a> Nine<'a> {
             ValueRef::Text(t) => std::str::from_utf8(t).map_err(|_| refuse(&format!("{name} is not UTF-8"))),
             _ => Err(refuse(&format!("{name} must be text"))),
         };
-        let number = |i, name: &str, max: u64| match values.get(i) {
-            ValueRef::Integer(v) => match u64::try_from(v) {
+        let number = |i, name: &str, max: u64| match whole_number(values.get(i)) {
+            Some(v) => match u64::try_from(v) {
                 Ok(v) if v <= max => Ok(v),
                 Ok(_) => Err(refuse(&format!("{name} {v} is above its limit {max}"))),
                 Err(_) => Err(refuse(&format!("{name} {v} is negative"))),
             },
-            _ => Err(refuse(&format!("{name} must be an integer"))),
+            None => Err(refuse(&format!("{name} must be an integer"))),
         };
         let site = match values.get(column::SITE_ID) {
             ValueRef::Null => None,
@@ -97,7 +99,7 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
     let mut bytes = Vec::with_capacity(nine.pk.len());
     key::encode(columns.iter().copied(), &mut bytes);
     let known = session.table_meant(nine.table)?.filter(|t| t.info.keys.len() == columns.len());
-    let Some(table) = known else { return aside(session, nine, &bytes, columns.len(), "no CRR of that name and key") };
+    let Some(table) = known else { return aside(session, nine, &bytes, columns.len(), NO_TABLE) };
     let key = match canonical_key(session, &table, &bytes)? {
         Ok(key) => key,
         Err(why) => return aside(session, nine, &bytes, columns.len(), &why),
@@ -106,7 +108,7 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
     let sentinel = nine.cid == "-1";
     let position = if sentinel || tombstone { None } else { session.column_meant(&table, nine.cid)? };
     if position.is_none() && !sentinel && !tombstone {
-        return aside(session, nine, &bytes, columns.len(), "no column of that name");
+        return aside(session, nine, &bytes, columns.len(), NO_COLUMN);
     }
     raise_version(session, nine.db_version)?;
     let stamp = local_stamp(session, nine)?;

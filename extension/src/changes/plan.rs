@@ -1,8 +1,9 @@
 //! What is pushed down into a scan of `crsql_changes`: bounds on db_version, and the site.
 //!
-//! SQLite checks every constraint again, so a bound that cannot be used (a text, a REAL) is simply not used.
+//! SQLite checks every constraint again, so a bound that cannot be used (a fraction, a word) is simply not used.
 
 use super::column;
+use crate::affinity::whole_number;
 use crate::sqlite::{Args, IndexInfo, Op, ValueRef};
 
 /// What a scan is limited to.
@@ -73,8 +74,12 @@ pub fn read(codes: &str, args: &Args<'_>) -> Plan {
         match (code, args.get(i)) {
             (SITE_IS, ValueRef::Blob(site)) => plan.site = Some((true, site.to_vec())),
             (SITE_IS_NOT, ValueRef::Blob(site)) if plan.site.is_none() => plan.site = Some((false, site.to_vec())),
-            (_, ValueRef::Integer(v)) if code != SITE_IS && code != SITE_IS_NOT => bound(&mut plan, code, v),
-            _ => {}
+            (SITE_IS | SITE_IS_NOT, _) => {}
+            (_, value) => {
+                if let Some(v) = whole_number(value) {
+                    bound(&mut plan, code, v);
+                }
+            }
         }
     }
     plan

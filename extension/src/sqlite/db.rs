@@ -19,6 +19,9 @@ pub struct Db {
     pub(super) api: Api,
 }
 
+/// The SQLite that has `sqlite3_txn_state`.
+const VERSION_TXN_STATE: i32 = 3_034_000;
+
 /// The SQLite that has `sqlite3_changes64` and `sqlite3_total_changes64`.
 const VERSION_CHANGES64: i32 = 3_037_000;
 
@@ -94,6 +97,17 @@ impl Db {
     pub fn is_autocommit(&self) -> bool {
         // SAFETY: an open connection. (So in every call below.)
         unsafe { call!(self.api, get_autocommit(self.db)) != 0 }
+    }
+
+    /// Whether a write transaction is open on `main`; `None` where the library is too old to tell.
+    pub fn is_writing(&self) -> Option<bool> {
+        if self.api.version() < VERSION_TXN_STATE {
+            return None;
+        }
+        // SAFETY: the version says that the table reaches that far.
+        let txn_state = unsafe { (*self.api.routines()).txn_state }?;
+        // SAFETY: an open connection and a C string.
+        Some(unsafe { txn_state(self.db, c"main".as_ptr()) } == ffi::SQLITE_TXN_WRITE as c_int)
     }
 
     /// The rows that the last finished statement changed.

@@ -26,10 +26,15 @@ const EXTENSION_FUNCTIONS: &[&str] = &[
     "crsql_internal_sync_bit",
     "crsql_next_db_version",
     "crsql_pack_columns",
+    // What the capturing triggers of untyped columns call.
+    "starling_zeros_differ",
+    "crsql_pending",
     "crsql_rows_impacted",
     "crsql_sha",
     "crsql_site_id",
     "starling_aside",
+    "starling_fract_is_key",
+    "starling_fract_nth_key",
     "starling_vector",
     "starling_version",
 ];

@@ -95,6 +95,21 @@ fn a_table_can_be_made_filled_and_read_in_one_body() {
 }
 
 #[test]
+fn an_ordered_list_is_made_and_written_through_its_view() {
+    let (_dir, mut e) = executor();
+    ok(
+        &mut e,
+        "CREATE TABLE todo(id INTEGER PRIMARY KEY, ord TEXT); SELECT crsql_fract_as_ordered('todo', 'ord');
+         INSERT INTO todo VALUES (1, 1), (2, 1); INSERT INTO todo_fractindex(id, after_id) VALUES (3, 1);
+         UPDATE todo_fractindex SET after_id = 3 WHERE id = 1;",
+    );
+    let json = ok(&mut e, "SELECT id FROM todo ORDER BY ord");
+    assert_eq!(json["rows"], serde_json::json!([[3], [1], [2]]));
+    let json = ok(&mut e, "SELECT crsql_pending(), (SELECT count(*) FROM crsql_pending)");
+    assert_eq!(json["rows"], serde_json::json!([[0, 0]]));
+}
+
+#[test]
 fn bad_sql_is_refused_with_its_place() {
     let (_dir, mut e) = executor();
     let refusal = e.execute("SELECT 1;\nSELECT * FRM t", &WriteGate::default()).unwrap_err();

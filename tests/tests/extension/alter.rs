@@ -99,6 +99,14 @@ fn a_dropped_columns_cells_vanish_and_a_renamed_one_keeps_its_clock() {
 }
 
 #[test]
+fn a_column_that_was_dropped_and_added_again_in_one_window_is_another_one() {
+    let s = site();
+    s.exec("INSERT INTO t VALUES(1, 'x', 'y'), (2, 'x', 'y'); UPDATE t SET b = 'z'");
+    alter(&s, "ALTER TABLE t DROP COLUMN b; ALTER TABLE t ADD COLUMN b INTEGER; UPDATE t SET b = 5 WHERE id = 2");
+    assert_eq!(cells(&s, "cid = 'b'"), ["'010902'|'b'|5|1|1"]);
+}
+
+#[test]
 fn seqs_of_a_base_stay_after_a_column_before_it_was_dropped() {
     let s = site();
     s.exec("INSERT INTO t VALUES(1, 'x', 'y')");

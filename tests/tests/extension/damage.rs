@@ -141,6 +141,7 @@ fn every_function_takes_garbage_without_a_panic() {
         for sql in [
             format!("SELECT * FROM starling_changesets({value}, {value})"),
             format!("SELECT * FROM crsql_unpack_columns({value})"),
+            format!("SELECT * FROM crsql_pending({value})"),
         ] {
             if let Ok(mut stmt) = s.db.prepare(&sql) {
                 if let Ok(mut rows) = stmt.query([]) {

@@ -1,5 +1,7 @@
 //! The SQL interface that programs rely on.
 
+use rusqlite::types::Value;
+use rusqlite::StatementStatus;
 use starling_tests::site::Site;
 
 #[test]
@@ -44,6 +46,57 @@ fn columns_orders_and_filters_of_crsql_changes_are_as_documented() {
     let reversed: Vec<&str> = all.iter().rev().copied().collect();
     assert_eq!(s.rows(&(sql("1") + " ORDER BY db_version DESC, seq DESC")), reversed);
     assert_eq!(s.rows("SELECT origin_version, commit_ms > 0 FROM crsql_changes"), ["1|1", "3|1", "4|1"]);
+}
+
+#[test]
+fn a_version_is_a_number_whatever_type_a_driver_binds_it_as() {
+    // JavaScript's numbers are bound as REAL, the scalars of Perl and of PHP's PDO as TEXT.
+    let from = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER)")]);
+    for i in 0..100 {
+        from.exec(&format!("INSERT INTO t VALUES({i}, {i})"));
+    }
+    let columns = "[table], pk, cid, val, CAST(col_version AS x) c, CAST(db_version AS x) d, site_id, CAST(cl AS x) l, CAST(seq AS x) s";
+    for type_name in ["REAL", "TEXT"] {
+        let to = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER)")]);
+        let sql = format!("SELECT {} FROM crsql_changes", columns.replace("AS x", &format!("AS {type_name}")));
+        let mut select = from.db.prepare(&sql).expect("it prepares");
+        let mut rows = select.query([]).expect("it runs");
+        let mut insert = to.db.prepare("INSERT INTO crsql_changes VALUES(?,?,?,?,?,?,?,?,?)").expect("it prepares");
+        while let Some(row) = rows.next().expect("a row") {
+            let values: Vec<Value> = (0..9).map(|i| row.get(i).expect("a value")).collect();
+            insert.execute(rusqlite::params_from_iter(values)).unwrap_or_else(|e| panic!("{type_name}: {e}"));
+        }
+        assert_eq!(to.rows("SELECT * FROM crsql_changes"), from.rows("SELECT * FROM crsql_changes"), "{type_name}");
+
+        // A filter is as cheap as with an INTEGER: rows below it are not even looked at.
+        let steps = |bound: Value| {
+            let mut select =
+                from.db.prepare("SELECT count(*) FROM crsql_changes WHERE db_version > ?").expect("it prepares");
+            assert_eq!(select.query_row([bound], |r| r.get::<_, i64>(0)).expect("a count"), 2);
+            select.get_status(StatementStatus::VmStep)
+        };
+        let bound = if type_name == "REAL" { Value::Real(98.0) } else { Value::Text("98".to_string()) };
+        assert_eq!(steps(bound), steps(Value::Integer(98)), "{type_name}");
+        assert_eq!(
+            from.one::<i64>(&format!("SELECT count(*) FROM starling_changesets(NULL, CAST(98 AS {type_name}))")),
+            2
+        );
+        assert_eq!(from.one::<i64>(&format!("SELECT crsql_next_db_version(CAST(500 AS {type_name}))")), 500);
+        assert_eq!(
+            from.one::<i64>(&format!("SELECT crsql_config_set('merge-equal-values', CAST(0 AS {type_name}))")),
+            0
+        );
+        from.one::<i64>(&format!("SELECT starling_prune(CAST(10 AS {type_name}))"));
+    }
+    let nine = |version: &str| {
+        from.refused(&format!(
+            "INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(1), 'a', 5, {version}, 1, NULL, 1, 0)"
+        ))
+    };
+    for wrong in ["1.5", "'1x'", "''", "NULL", "x'31'", "1e300"] {
+        assert!(nine(wrong).contains("col_version must be an integer"), "{wrong}");
+    }
+    assert!(nine("-1.0").contains("negative"));
 }
 
 #[test]

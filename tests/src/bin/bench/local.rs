@@ -153,6 +153,28 @@ fn measure(
     Ok(())
 }
 
+/// One step by itself, in seconds; the steps before it are taken, not timed.
+pub fn step_alone(dir: &Path, kind: Kind, so: &Path, what: &str) -> Result<f64> {
+    let rows = rows();
+    let name = "profile.db";
+    let db = open(dir, name, kind, so)?;
+    if what == "insert" {
+        return timed(|| insert_all(&db, &rows));
+    }
+    insert_all(&db, &rows)?;
+    file_size(&db, dir, name)?;
+    match what {
+        "singles" => timed(|| singles(&db, &rows)),
+        "update" => timed(|| update_by_key(&db, &rows)),
+        "update_all" => timed(|| Ok(db.execute_batch("UPDATE m SET mem = mem + 1")?)),
+        "delete" => {
+            update_by_key(&db, &rows)?;
+            timed(|| Ok(db.execute_batch("DELETE FROM m WHERE 1")?))
+        }
+        other => Err(format!("profile: there is insert, singles, update, update_all and delete, not {other}").into()),
+    }
+}
+
 pub fn collect_changesets(db: &Connection) -> Result<Vec<Vec<u8>>> {
     let mut stmt = db.prepare("SELECT changeset FROM starling_changesets")?;
     let parts = stmt.query_map([], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?;

@@ -4,6 +4,7 @@
 mod latency;
 mod local;
 mod portable;
+mod profile;
 
 use serde_json::{json, Map, Value};
 use std::error::Error;
@@ -33,6 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let so = std::env::var_os("STARLING_SO").map_or_else(|| root.join("dist/starling.so"), PathBuf::from);
     let bin = std::env::var_os("STARLING_BIN").map_or_else(|| root.join("dist/starling"), PathBuf::from);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [command, what, kind] = arguments.as_slice() {
+        if command == "profile" {
+            return profile::run(&so, what, kind);
+        }
+    }
     let runs = std::env::var("STARLING_BENCH_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
     let mut figures = portable::run(&so, runs)?;
     // One part alone, for whoever works on it.

@@ -1,0 +1,168 @@
+//! Reading SQL text that SQLite itself has accepted, where no pragma tells what is needed: keywords, and the definitions
+//! within a CREATE TABLE.
+
+/// A piece of SQL text: one word, one quoted name or string, or one other character; comments and space are none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Token<'t> {
+    text: &'t str,
+    start: usize,
+}
+
+/// The tokens of a text.
+fn tokens(sql: &str) -> Vec<Token<'_>> {
+    let bytes = sql.as_bytes();
+    let at = |i: usize| bytes.get(i).copied();
+    let run = |mut i: usize, go_on: &dyn Fn(u8) -> bool| {
+        while at(i).is_some_and(go_on) {
+            i += 1;
+        }
+        i
+    };
+    let (mut out, mut i) = (Vec::new(), 0);
+    while let Some(b) = at(i) {
+        let start = i;
+        i = match b {
+            b'\'' | b'"' | b'`' | b'[' => quoted_end(bytes, i),
+            b'-' if at(i + 1) == Some(b'-') => run(i, &|c| c != b'\n'),
+            b'/' if at(i + 1) == Some(b'*') => {
+                sql.get(i + 2..).and_then(|t| t.find("*/")).map_or(bytes.len(), |n| i + n + 4)
+            }
+            _ if is_word(b) => run(i, &is_word),
+            _ => i + 1,
+        };
+        let skipped = b.is_ascii_whitespace() || (matches!(b, b'-' | b'/') && i > start + 1);
+        if let (false, Some(text)) = (skipped, sql.get(start..i)) {
+            out.push(Token { text, start });
+        }
+    }
+    out
+}
+
+/// Where a quoted name or string ends. A doubled quote stands for itself.
+fn quoted_end(bytes: &[u8], start: usize) -> usize {
+    let close = match bytes.get(start) {
+        Some(b'[') => b']',
+        Some(b) => *b,
+        None => return start,
+    };
+    let mut i = start + 1;
+    loop {
+        match bytes.get(i) {
+            None => return i,
+            Some(b) if *b == close && close != b']' && bytes.get(i + 1) == Some(&close) => i += 2,
+            Some(b) if *b == close => return i + 1,
+            Some(_) => i += 1,
+        }
+    }
+}
+
+const fn is_word(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'_' || b == b'$' || b >= 0x80
+}
+
+/// Whether a keyword stands in SQL text outside comments, strings and quoted names.
+pub fn has_keyword(sql: &str, keyword: &str) -> bool {
+    tokens(sql).iter().any(|t| t.text.eq_ignore_ascii_case(keyword))
+}
+
+/// The first word or quoted name of a text, as it stands there.
+pub fn first_token(sql: &str) -> Option<&str> {
+    tokens(sql).first().map(|t| t.text)
+}
+
+/// A text in one form, whatever its spaces, comments, the case of its words and the kind of its quotes.
+pub fn normal_form(sql: &str) -> String {
+    let words: Vec<String> = tokens(sql)
+        .iter()
+        .map(|t| match t.text.as_bytes().first() {
+            Some(b'"' | b'`' | b'[') => unquoted(t.text),
+            Some(b'\'') => t.text.to_string(),
+            _ => t.text.to_ascii_lowercase(),
+        })
+        .collect();
+    words.join(" ")
+}
+
+fn unquoted(name: &str) -> String {
+    let inner = name.get(1..name.len().saturating_sub(1)).unwrap_or_default();
+    let plain = match name.as_bytes().first() {
+        Some(b'"') => inner.replace("\"\"", "\""),
+        Some(b'`') => inner.replace("``", "`"),
+        _ => inner.to_string(),
+    };
+    plain.to_ascii_lowercase()
+}
+
+/// The parts of a CREATE TABLE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateTable<'t> {
+    /// What stands from the opening parenthesis on.
+    pub body: &'t str,
+    /// The column definitions and table constraints, in order.
+    pub definitions: Vec<&'t str>,
+    /// What follows the closing parenthesis.
+    pub options: &'t str,
+}
+
+/// Takes a CREATE TABLE apart; `None` where there is no list of columns.
+pub fn create_table(sql: &str) -> Option<CreateTable<'_>> {
+    let tokens = tokens(sql);
+    let open = tokens.iter().position(|t| t.text == "(")?;
+    let body = sql.get(tokens.get(open)?.start..)?;
+    let (mut depth, mut from, mut definitions) = (0u32, tokens.get(open)?.start + 1, Vec::new());
+    for token in tokens.iter().skip(open) {
+        match token.text {
+            "(" => depth += 1,
+            ")" if depth == 1 => {
+                definitions.push(sql.get(from..token.start)?.trim());
+                let options = sql.get(token.start + 1..)?.trim();
+                return Some(CreateTable { body, definitions, options });
+            }
+            ")" => depth -= 1,
+            "," if depth == 1 => {
+                definitions.push(sql.get(from..token.start)?.trim());
+                from = token.start + 1;
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyword_in_a_comment_a_string_or_a_name_is_not_one() {
+        let yes = "CREATE TABLE t(a INTEGER PRIMARY KEY autoincrement)";
+        let no = "CREATE TABLE t(a /* AUTOINCREMENT */ INTEGER, \"AUTOINCREMENT\" TEXT DEFAULT 'AUTOINCREMENT', -- AUTOINCREMENT\n [AUTOINCREMENT] , xAUTOINCREMENT, PRIMARY KEY(a))";
+        assert!(has_keyword(yes, "AUTOINCREMENT"));
+        assert!(!has_keyword(no, "AUTOINCREMENT"));
+    }
+
+    #[test]
+    fn a_table_is_taken_apart_at_its_own_commas() {
+        let sql = "CREATE TABLE \"a(,\"( id INT PRIMARY KEY, b TEXT DEFAULT ('x,y') -- c, d\n, [e,] DECIMAL(3, 1), CHECK (b IN (1, 2))) WITHOUT ROWID";
+        let parts = create_table(sql).expect("a table");
+        assert_eq!(
+            parts.definitions,
+            ["id INT PRIMARY KEY", "b TEXT DEFAULT ('x,y') -- c, d", "[e,] DECIMAL(3, 1)", "CHECK (b IN (1, 2))"]
+        );
+        assert_eq!(parts.options, "WITHOUT ROWID");
+        assert_eq!(create_table("CREATE TABLE x"), None);
+    }
+
+    #[test]
+    fn spaces_case_comments_and_quotes_do_not_matter() {
+        assert_eq!(normal_form("a  \"B\"\"c\" /* x */ 'Lit''s'"), normal_form("A [b\"C] -- y\n'Lit''s'"));
+        assert_ne!(normal_form("'a'"), normal_form("'A'"));
+    }
+
+    #[test]
+    fn text_that_ends_within_a_token_is_no_panic() {
+        for sql in ["'", "\"a", "[", "/*", "--", "/", "(", "a(", "a(b", "''", "\"\"\"", "ü'ß"] {
+            let _ = (normal_form(sql), create_table(sql), has_keyword(sql, "x"));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+CREATE INDEX {index} ON {table}(/* crsql_fract_as_ordered made it */ {columns})
