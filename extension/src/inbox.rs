@@ -12,6 +12,7 @@ use crate::sqlgen::TagOp;
 use crate::sqlite::{codes, Error, Result, Stmt};
 use starling_crdt::local::{TouchKind, MASK_BITS};
 use starling_crdt::{key, ValueRef};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// Highest bit of an inbox row's mask: masks stay positive SQL integers.
@@ -88,6 +89,9 @@ pub fn sql(table: &TableInfo, kind: Sql) -> String {
 pub fn create(table: &TableInfo) -> String {
     format!("CREATE TABLE main.{}(n INTEGER PRIMARY KEY, tag, mask{})", inbox_name(table.id), slots(table))
 }
+
+/// Keys that an insert was about to find taken: it replaces that row, or it is ignored and nothing follows.
+type Overwritten = BTreeSet<Vec<u8>>;
 
 /// A row of an inbox as a touch.
 struct Taken {
@@ -189,7 +193,7 @@ impl Session {
     fn take_rows(&self, table: &Table, last: &mut i64) -> Result<()> {
         let mut rows = self.of_table(Sql::InboxRows, table)?;
         rows.bind_int(1, *last)?;
-        let mut overwritten = None;
+        let mut overwritten = Overwritten::new();
         while rows.step()? {
             let row = Taken::read(&rows, table.info.keys.len())?;
             *last = row.n;
@@ -201,9 +205,8 @@ impl Session {
         Ok(())
     }
 
-    /// One row becomes the touches that native capture would have made of the same write. `overwritten` is the key that an
-    /// insert was found to stand in the way of.
-    fn take_row(&self, table: &Table, row: Taken, overwritten: &mut Option<Vec<u8>>) {
+    /// One row becomes the touches that native capture would have made of the same write.
+    fn take_row(&self, table: &Table, row: Taken, overwritten: &mut Overwritten) {
         let columns = table.column_ids.len() as u64;
         let mut journal = self.journal.borrow_mut();
         let mut touch = |key: &[u8], (kind, width)| {
@@ -211,16 +214,21 @@ impl Session {
         };
         match row.tag.op {
             TagOp::Insert | TagOp::Move => {
-                let replace = overwritten.take().is_some_and(|key| key == row.key);
+                let replace = overwritten.remove(&row.key);
                 touch(&row.key, insertion(row.tag.op == TagOp::Move, replace, columns));
             }
-            TagOp::Delete => touch(&row.key, (TouchKind::Delete, 1)),
+            TagOp::Delete => {
+                overwritten.remove(&row.key);
+                touch(&row.key, (TouchKind::Delete, 1));
+            }
             TagOp::Update => {
                 for (word, mask) in words(table, &row) {
                     touch(&row.key, (TouchKind::Update { word, mask }, u64::from(mask.count_ones())));
                 }
             }
-            TagOp::Overwrite => *overwritten = Some(row.key),
+            TagOp::Overwrite => {
+                overwritten.insert(row.key);
+            }
             TagOp::Rewrite => touch(&row.key, insertion(false, true, columns)),
         }
     }
@@ -239,7 +247,7 @@ impl Session {
         if !table.portable || self.db.is_autocommit() {
             return Ok(0);
         }
-        let (mut touches, mut any, mut overwritten) = (0, false, None);
+        let (mut touches, mut any, mut overwritten) = (0, false, Overwritten::new());
         {
             let mut rows = self.of_table(Sql::InboxRows, table)?;
             rows.bind_int(1, i64::MIN)?;

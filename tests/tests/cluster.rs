@@ -101,7 +101,7 @@ fn stock(db: &std::path::Path, sql: &str) {
 #[test]
 fn a_program_that_never_loads_the_extension_writes_and_its_peers_have_it() {
     let cluster = cluster_or_skip!();
-    let a = cluster.node("a", &[]);
+    let mut a = cluster.node("a", &[]);
     let b = cluster.node("b", &[&a]);
     for node in [&a, &b] {
         node.site.exec("CREATE TABLE p(id TEXT NOT NULL PRIMARY KEY, v, w)");
@@ -133,6 +133,15 @@ fn a_program_that_never_loads_the_extension_writes_and_its_peers_have_it() {
         });
     }
     assert_eq!(versions(), before.map(|v| v + 2), "nothing but the two last rows: merges do not echo");
+
+    // What is written while no sidecar runs waits for the next one.
+    a.kill();
+    stock(&a.db(), "UPDATE p SET v = 'while it was dead' WHERE id = 'm'; DELETE FROM p WHERE id = 'k'");
+    assert_eq!(a.site.one::<i64>("SELECT count(*) FROM crsql_inbox_2"), 2);
+    a.start(&[&b]);
+    starling_tests::wait::until("what waited", SOON, || {
+        rows(&b).len() == 41 && b.site.one::<String>("SELECT v FROM p WHERE id = 'm'") == "while it was dead"
+    });
 }
 
 #[test]

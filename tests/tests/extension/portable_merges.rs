@@ -121,3 +121,17 @@ fn a_users_trigger_on_a_portable_table_acts_in_merges_as_on_a_native_one() {
     assert_eq!((a.site.changes(), a.site.vector()), (b.site.changes(), b.site.vector()));
     assert_eq!(a.site.rows("SELECT * FROM t ORDER BY id"), b.site.rows("SELECT * FROM t ORDER BY id"));
 }
+
+#[test]
+fn replace_wins_also_where_a_users_trigger_writes_another_row_before_it() {
+    let (p, peer) = (pair(&[T]), memory());
+    p.app("INSERT INTO t VALUES('k', 'z', 'z')");
+    peer.pull(&p.site);
+    p.app(
+        "CREATE TRIGGER before BEFORE INSERT ON t WHEN NEW.id = 'k' BEGIN INSERT OR IGNORE INTO t VALUES('other', 1, 1); END; \
+         REPLACE INTO t VALUES('k', 'a', 'a')",
+    );
+    peer.pull(&p.site);
+    assert_eq!(peer.rows("SELECT * FROM t ORDER BY id"), ["'k'|'a'|'a'", "'other'|1|1"]);
+    assert_eq!(peer.changes(), p.site.changes());
+}
