@@ -216,11 +216,12 @@ impl Session {
             *merging = Some(row);
             outer
         };
-        let result = write();
+        let result = self.before_own_write(table).and_then(|()| write());
+        let plain = self.after_own_write(table, key);
         let row = self.merging.replace(outer);
         let seen = row.as_ref().map_or(0, |m| m.touches);
         self.merging_buffer.set(row.unwrap_or_default());
-        result.map(|()| seen)
+        result.and(plain).map(|plain| seen + plain)
     }
 
     /// Runs a write without any trigger, to overrule what a user's trigger made of the merged row (X10).
@@ -268,7 +269,9 @@ impl Session {
             Err(e) if failed_in_place(&e) && self.row_has(table, key, cells)? => 0,
             other => other?,
         };
-        if seen as usize != words.len() {
+        // Plain triggers say nothing of a group in which nothing changed: their count tells nothing, the row does.
+        let as_merged = if table.portable { self.row_has(table, key, cells)? } else { seen as usize == words.len() };
+        if !as_merged {
             self.force(table, key, cells, &columns)?;
         }
         Ok(())

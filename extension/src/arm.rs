@@ -1,5 +1,6 @@
 //! The triggers of a CRR: whether they are there as they ought to be, making them, dropping them.
 
+use crate::portable::Capture;
 use crate::schema::{self, TableInfo};
 use crate::session::Session;
 use crate::sqlgen::{self, Ident};
@@ -18,7 +19,7 @@ impl Session {
             return Ok(false);
         }
         let there: BTreeSet<Trigger> = self.own_triggers(&info.name)?.into_iter().collect();
-        let wanted: BTreeSet<Trigger> = sqlgen::triggers(&full, self.meta()?.file).into_iter().collect();
+        let wanted: BTreeSet<Trigger> = sqlgen::triggers(&full, self.sink_of(full.id)?).into_iter().collect();
         Ok(there == wanted)
     }
 
@@ -33,12 +34,18 @@ impl Session {
             triggers.iter().map(body).collect()
         };
         let there = bodies(self.own_triggers(&info.name)?);
-        Ok(!there.is_empty() && there == bodies(sqlgen::triggers(info, self.meta()?.file)))
+        Ok(!there.is_empty() && there == bodies(sqlgen::triggers(info, self.sink_of(info.id)?)))
     }
 
-    /// (Re-)makes the triggers.
+    /// (Re-)makes the triggers, for the way of capture that the table has.
     pub fn arm(&self, info: &TableInfo) -> Result<()> {
-        self.arm_with(info, sqlgen::triggers(info, self.meta()?.file))
+        self.arm_as(info, self.capture_of(info.id)?)
+    }
+
+    /// (Re-)makes the triggers, and the inbox that they need or need no more. What stood in it must have been taken.
+    pub fn arm_as(&self, info: &TableInfo, capture: Capture) -> Result<()> {
+        self.make_inbox(info, capture)?;
+        self.arm_with(info, sqlgen::triggers(info, self.sink_of(info.id)?))
     }
 
     /// Makes these triggers the only ones of ours on a table.
@@ -59,11 +66,12 @@ impl Session {
         Ok(())
     }
 
-    /// The triggers on a table that write to the journal.
+    /// The triggers on a table that write to the journal or to an inbox, or refuse what those could not keep.
     pub fn own_triggers(&self, table: &str) -> Result<Vec<Trigger>> {
         let mut all = self.db.prepare_transient(
             "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 \
-             AND name LIKE '%\\_\\_crsql\\_%' ESCAPE '\\' AND instr(sql, ?2) > 0",
+             AND name LIKE '%\\_\\_crsql\\_%' ESCAPE '\\' \
+             AND (instr(sql, ?2) > 0 OR instr(sql, 'crsql_inbox_') > 0 OR instr(sql, 'starling: a REAL key') > 0)",
         )?;
         all.bind_text(1, table)?;
         all.bind_text(2, sqlgen::JOURNAL)?;

@@ -4,6 +4,7 @@
 //! The text is run in a scratch database first, so SQLite itself says what it means. Then each table that differs is
 //! altered where ALTER TABLE can, else made anew and its rows copied; CRRs within an alter window. All of it or nothing.
 
+use crate::portable::Capture;
 use crate::schema;
 use crate::session::Session;
 use crate::sql_text::{create_table, first_token, normal_form, CreateTable};
@@ -28,8 +29,8 @@ struct Wanted {
     indexes: Objects,
     /// Views and triggers: made where they are missing or differ, never dropped.
     others: Objects,
-    /// Tables that the text makes CRRs.
-    crrs: BTreeSet<String>,
+    /// Tables that the text makes CRRs, and the way of capture where it asks for another one than the default.
+    crrs: Vec<(String, Option<Capture>)>,
 }
 
 impl Session {
@@ -57,8 +58,8 @@ impl Session {
             for kind in ["view", "trigger"] {
                 self.migrate_others(kind, &wanted)?;
             }
-            for name in &wanted.crrs {
-                self.as_crr(None, name)?;
+            for (name, capture) in &wanted.crrs {
+                self.as_crr(None, name, *capture)?;
             }
             cleanup.map_or(Ok(()), |sql| self.db.exec(sql))?;
             self.refresh()?;
@@ -75,10 +76,13 @@ impl Session {
         scratch
             .exec(schema_sql)
             .map_err(|e| Error::new(e.code, format!("crsql_automigrate: the schema: {}", e.message)))?;
-        let mut crrs = BTreeSet::new();
-        let mut active = scratch.prepare_transient("SELECT name FROM crsql_table WHERE active = 1")?;
+        let mut crrs = Vec::new();
+        let mut active = scratch.prepare_transient(
+            "SELECT t.name, m.value FROM crsql_table AS t LEFT JOIN crsql_master AS m ON m.key = 'capture.' || t.id \
+             WHERE t.active = 1 ORDER BY t.name",
+        )?;
         while active.step()? {
-            crrs.insert(schema::text(active.column_text(0)));
+            crrs.push((schema::text(active.column_text(0)), Capture::named(&schema::text(active.column_text(1)))));
         }
         let mut others = objects(*scratch, "view")?;
         others.extend(objects(*scratch, "trigger")?);
@@ -249,7 +253,8 @@ fn objects(db: Db, kind: &str) -> Result<Objects> {
     }
     let mut all = db.prepare_transient(
         "SELECT name, sql, tbl_name FROM main.sqlite_master WHERE type = ?1 AND sql IS NOT NULL \
-         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'crsql\\_%' ESCAPE '\\' AND instr(sql, ?2) = 0",
+         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'crsql\\_%' ESCAPE '\\' AND instr(sql, ?2) = 0 \
+         AND instr(sql, 'INTO crsql_inbox_') = 0 AND instr(sql, 'starling: a REAL key') = 0",
     )?;
     all.bind_text(1, kind)?;
     all.bind_text(2, JOURNAL)?;

@@ -2,6 +2,8 @@
 //! agrees with it.
 
 use crate::generations::History;
+use crate::inbox;
+use crate::portable::Capture;
 use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlgen;
@@ -16,6 +18,8 @@ pub struct Table {
     pub info: TableInfo,
     /// Ids of its columns, in their order.
     pub column_ids: Vec<u32>,
+    /// Its writes are captured by plain triggers, into its inbox.
+    pub portable: bool,
     /// What became of its columns.
     pub history: History,
     /// The row clock statements.
@@ -29,12 +33,14 @@ pub struct Catalog {
     data_version: Option<i64>,
     by_id: BTreeMap<u32, Rc<Table>>,
     by_name: BTreeMap<String, u32>,
+    /// The CRRs whose writes are captured by plain triggers; `None` = not looked for yet.
+    pub(crate) portable: Option<Rc<[Rc<Table>]>>,
 }
 
 impl Table {
     pub(crate) fn new(info: TableInfo, history: History) -> Self {
         let rows = format!("main.crsql_rows_{}", info.id);
-        Self { column_ids: info.column_ids(), history, rows, info }
+        Self { column_ids: info.column_ids(), portable: false, history, rows, info }
     }
 
     /// The text of a per-table statement.
@@ -55,7 +61,16 @@ impl Table {
             Sql::DropBlock => format!("DELETE FROM {rows} WHERE first = ?1"),
             Sql::AllBlocks => format!("SELECT block FROM {rows} ORDER BY first"),
             Sql::AnyClock => format!("SELECT 1 FROM {rows} LIMIT 1"),
+            Sql::InboxAny | Sql::InboxRows | Sql::InboxClear => inbox::sql(&self.info, kind),
         }
+    }
+}
+
+impl Catalog {
+    fn clear(&mut self) {
+        self.by_id.clear();
+        self.by_name.clear();
+        self.portable = None;
     }
 }
 
@@ -69,8 +84,7 @@ impl Session {
             self.meta.replace(None);
         }
         if catalog.schema_version.replace(schema) != Some(schema) {
-            catalog.by_id.clear();
-            catalog.by_name.clear();
+            catalog.clear();
             drop(catalog);
             self.forget_schema();
         }
@@ -85,10 +99,7 @@ impl Session {
     /// Forgets the catalogue after a change of our own to it.
     pub fn forget_catalog(&self) {
         self.clocked.borrow_mut().clear();
-        let mut catalog = self.catalog.borrow_mut();
-        catalog.by_id.clear();
-        catalog.by_name.clear();
-        drop(catalog);
+        self.catalog.borrow_mut().clear();
         self.forget_schema();
     }
 
@@ -123,8 +134,9 @@ impl Session {
         self.fill_ids(&mut info)?;
         // Columns that the catalogue does not know yet were added outside; they are armed by `resume`.
         info.columns.retain(|c| c.id != 0);
+        let portable = self.capture_of(info.id)? == Capture::Portable && self.inbox_fits(&info)?;
         let history = self.history(info.id)?;
-        let table = Rc::new(Table::new(info, history));
+        let table = Rc::new(Table { portable, ..Table::new(info, history) });
         let mut catalog = self.catalog.borrow_mut();
         catalog.by_name.insert(table.info.name.to_ascii_lowercase(), table.info.id);
         catalog.by_id.insert(table.info.id, Rc::clone(&table));

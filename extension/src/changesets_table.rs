@@ -109,6 +109,7 @@ impl VTabCursor for ChangesetsCursor {
             return Ok(());
         }
         session.flush()?;
+        session.drain_to_serve()?;
         session.refresh()?;
         self.advance(table)
     }

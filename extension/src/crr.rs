@@ -2,6 +2,7 @@
 
 use crate::catalog::Table;
 use crate::log::LogWriter;
+use crate::portable::Capture;
 use crate::schema;
 use crate::session::Session;
 use crate::sqlgen::{self, Ident};
@@ -10,11 +11,12 @@ use starling_crdt::key;
 use starling_crdt::log_chunk::{Entry, Kind};
 
 impl Session {
-    /// Makes a table a CRR. Existing rows get the next db_version. Doing it again is harmless.
+    /// Makes a table a CRR. Existing rows get the next db_version. Doing it again is harmless, and changes the way of
+    /// capture only where another one is asked for.
     ///
     /// # Errors
     /// No such table, or one that cannot be a CRR, with the reason; the table is then untouched.
-    pub fn as_crr(&self, schema: Option<&str>, name: &str) -> Result<()> {
+    pub fn as_crr(&self, schema: Option<&str>, name: &str, wanted: Option<Capture>) -> Result<()> {
         if schema.is_some_and(|s| !s.eq_ignore_ascii_case("main")) {
             return Err(Error::msg(
                 "crsql_as_crr: only tables of the main database can be CRRs; open that file as main and call it there",
@@ -29,14 +31,23 @@ impl Session {
             self.join_transaction()?;
             self.refresh()?;
             self.settle_names()?;
-            if self.is_armed(&info)? && self.table_named(&info.name)?.is_some() {
+            let active = self.table_named(&info.name)?.map(|t| t.info.id);
+            let present = active.map(|id| self.capture_of(id)).transpose()?;
+            let capture = wanted.or(present).unwrap_or_default();
+            let armed = active.is_some() && self.is_armed(&info)?;
+            if armed && present == Some(capture) {
                 return Ok(());
             }
-            if self.table_named(&info.name)?.is_some() {
-                return self.rearm(info);
+            // Before the triggers change: what the former ones told has its version first.
+            self.flush()?;
+            if active.is_some() && !armed {
+                self.rearm(info.clone())?;
             }
             let known = self.register(&mut info)?;
-            self.arm(&info)?;
+            self.arm_as(&info, capture)?;
+            if active.is_some() {
+                return Ok(());
+            }
             let Some(table) = self.table_named(&info.name)? else { return Ok(()) };
             if known {
                 self.log_differences(&table)
@@ -55,6 +66,7 @@ impl Session {
             self.join_transaction()?;
             self.flush()?;
             self.disarm(&table.info)?;
+            self.retire_inbox(table.info.id)?;
             self.forget_order(table.info.id, &table.info.name)?;
             self.set_active(table.info.id, false)?;
             self.forget_catalog();

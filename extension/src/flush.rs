@@ -51,6 +51,12 @@ impl Session {
             return Err(Error::msg("starling: a merge failed in this transaction, which can only be rolled back"));
         }
         self.flush_nine()?;
+        self.take_inboxes()?;
+        self.flush_journal()
+    }
+
+    /// Writes the touches that the journal holds now.
+    pub fn flush_journal(&self) -> Result<()> {
         if self.journal.borrow().is_empty() {
             return self.write_block();
         }

@@ -2,6 +2,7 @@
 
 use crate::affinity::whole_number;
 use crate::fract;
+use crate::portable::Capture;
 use crate::session::Shared;
 use crate::sqlite::{create_function, Args, Db, Error, FunctionFlags, Output, Result, ValueRef};
 use starling_crdt::{key, Vector};
@@ -17,6 +18,7 @@ const DIRECT: FunctionFlags = FunctionFlags::DIRECTONLY;
 pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_as_crr", 1, DIRECT, as_crr),
     ("crsql_as_crr", 2, DIRECT, as_crr),
+    ("crsql_as_crr", 3, DIRECT, as_crr),
     ("crsql_as_table", 1, DIRECT, as_table),
     ("crsql_automigrate", 1, DIRECT, automigrate),
     ("crsql_automigrate", 2, DIRECT, automigrate),
@@ -54,6 +56,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("starling_prune", 1, DIRECT, prune),
     ("starling_aside", 0, SAFE, aside),
     ("starling_resume", 0, DIRECT, resume),
+    ("starling_drain", 0, DIRECT, drain),
     ("starling_zeros_differ", 2, SAFE, zeros_differ),
     ("uuid7", 0, SAFE, uuid7),
     ("uuid7_blob", 0, SAFE, uuid7_blob),
@@ -85,17 +88,29 @@ fn integer(v: u64) -> Output {
 fn as_crr(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     let first = text(args, 0, "crsql_as_crr", "the table's name")?;
     match args.len() {
-        1 => session.as_crr(None, first)?,
-        _ => {
-            let second = text(args, 1, "crsql_as_crr", "the table's name")?;
-            if second == "portable" && session.is_table(first)? {
-                return Err(Error::msg(
-                    "crsql_as_crr: portable capture is not part of this version; load the extension in every writer",
-                ));
+        1 => session.as_crr(None, first, None)?,
+        2 => {
+            let second = text(args, 1, "crsql_as_crr", "the table's name or the way of capture")?;
+            match Capture::named(second) {
+                // ('main', 'portable') is the table of that name, where there is one.
+                Some(_) if first.eq_ignore_ascii_case("main") && session.is_table(second)? => {
+                    session.as_crr(Some(first), second, None)?;
+                }
+                Some(capture) => session.as_crr(None, first, Some(capture))?,
+                None => session.as_crr(Some(first), second, None)?,
             }
-            session.as_crr(Some(first), second)?;
+        }
+        _ => {
+            let name = text(args, 1, "crsql_as_crr", "the table's name")?;
+            let capture = text(args, 2, "crsql_as_crr", "the way of capture")?;
+            let capture = Capture::named(capture).ok_or_else(|| {
+                Error::msg(format!("crsql_as_crr: unknown way of capture {capture}; there are native and portable"))
+            })?;
+            session.as_crr(Some(first), name, Some(capture))?;
         }
     }
+    // A convenience: nothing is lost without it.
+    let _ = session.join_when_inboxes_fill();
     Ok(ok())
 }
 
@@ -218,6 +233,7 @@ fn vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     }
     session.refresh()?;
     session.flush()?;
+    session.drain_if_possible()?;
     Ok(Output::Blob(session.vector()?.encode()))
 }
 
@@ -227,6 +243,7 @@ fn answer_vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     }
     session.refresh()?;
     session.flush()?;
+    session.drain_to_serve()?;
     Ok(Output::Blob(session.answer_vector()?.encode()))
 }
 
@@ -315,6 +332,13 @@ fn resume(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
         return Ok(Output::Integer(0));
     }
     session.resume().map(integer)
+}
+
+fn drain(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    let drained = session.drain()?;
+    // A convenience: nothing is lost without it.
+    let _ = session.join_when_inboxes_fill();
+    Ok(Output::Integer(i64::from(drained)))
 }
 
 /// For the triggers: whether two values that SQLite calls equal are 0.0 and −0.0, which no SQL can tell apart.

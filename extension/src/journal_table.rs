@@ -127,17 +127,12 @@ impl Session {
         if self.merging.borrow().is_some() && self.is_merging(&tag, values)? {
             return Ok(());
         }
-        let replace = values.on_conflict() == Conflict::Replace;
         let mask = values.int(MASK).cast_unsigned();
         let columns = self.column_count(tag.table)?;
         let (kind, width) = match tag.op {
-            TagOp::Insert => {
-                let replace = replace || self.was_overwritten(values, tag.packed);
-                (TouchKind::Insert { replace, moved: false }, columns.max(1))
-            }
-            TagOp::Move => {
-                let replace = replace || self.was_overwritten(values, tag.packed);
-                (TouchKind::Insert { replace, moved: true }, columns + 1)
+            TagOp::Insert | TagOp::Move => {
+                let replace = values.on_conflict() == Conflict::Replace || self.was_overwritten(values, tag.packed);
+                insertion(tag.op == TagOp::Move, replace, columns)
             }
             TagOp::Delete => (TouchKind::Delete, 1),
             TagOp::Update if mask == 0 => return Ok(()),
@@ -242,6 +237,11 @@ const JOIN: &str = "INSERT INTO starling_extension_is_not_loaded__load_starling_
 
 const ODD_KEY: &str = "starling: a REAL key that equals an integer (such as 1.0 or -0.0) would be the same key as the \
                        integer here and another one elsewhere; store the integer, or give the key column a type";
+
+/// The touch of an insert and how many seqs it takes; a row that got a new key has a `'-1'` write before its cells.
+pub fn insertion(moved: bool, replace: bool, columns: u64) -> (TouchKind, u64) {
+    (TouchKind::Insert { replace, moved }, if moved { columns + 1 } else { columns.max(1) })
+}
 
 /// Writes the key in internal form; returns whether a column is a REAL that equals an integer. −0.0 is written as 0.0,
 /// which is what a REAL column stores.

@@ -23,6 +23,7 @@ mod fnv;
 mod fract;
 mod functions;
 mod generations;
+mod inbox;
 mod journal;
 mod journal_table;
 mod keeper;
@@ -34,6 +35,7 @@ mod names;
 mod no_rows;
 mod pending;
 mod pending_table;
+mod portable;
 mod prune;
 mod resume;
 mod rows;
@@ -66,7 +68,7 @@ pub(crate) fn register(db: Db) -> Result<()> {
     create_module::<unpack::UnpackTable>(db, "crsql_unpack_columns", Rc::clone(&session))?;
     if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.
-        if session.ensure_schema().is_err() {
+        if session.ensure_schema().and_then(|()| session.join_when_inboxes_fill()).is_err() {
             // SQLite takes the connection's last error for ours: a success puts it out of mind.
             db.exec(";")?;
         }

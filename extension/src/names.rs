@@ -5,6 +5,7 @@
 //! still answers to its former name when changes arrive from nodes that have not renamed it yet (E13).
 
 use crate::catalog::Table;
+use crate::inbox::{inbox_in, into_inbox};
 use crate::schema;
 use crate::session::{corrupt, Session};
 use crate::sqlgen::{Tag, TagOp, JOURNAL};
@@ -43,7 +44,8 @@ impl Session {
     fn tagged_id(&self, name: &str) -> Result<Option<u32>> {
         let mut find = self.fixed(
             "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 \
-             AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\' AND instr(sql, ?2) > 0",
+             AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\' \
+             AND (instr(sql, ?2) > 0 OR instr(sql, 'INTO crsql_inbox_') > 0)",
         )?;
         find.bind_text(1, name)?;
         find.bind_text(2, JOURNAL)?;
@@ -57,6 +59,9 @@ impl Session {
 
     /// The table id in the SQL of an insert trigger of this file's.
     fn id_in(&self, sql: &str) -> Result<Option<u32>> {
+        if let Some(id) = inbox_in(sql) {
+            return Ok(Some(id));
+        }
         let file = self.meta()?.file;
         let digits = sql.rsplit_once("VALUES(").map_or("", |(_, tail)| tail);
         let number = digits.split(',').next().and_then(|d| d.parse().ok());
@@ -68,7 +73,8 @@ impl Session {
     fn bearers(&self) -> Result<BTreeMap<u32, String>> {
         let mut all = self.fixed(
             "SELECT tbl_name, sql FROM main.sqlite_master WHERE type = 'trigger' \
-             AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\' AND instr(sql, ?1) > 0",
+             AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\' \
+             AND (instr(sql, ?1) > 0 OR instr(sql, 'INTO crsql_inbox_') > 0)",
         )?;
         all.bind_text(1, JOURNAL)?;
         let mut out = BTreeMap::new();
@@ -86,10 +92,11 @@ impl Session {
         let tag = |packed| format!("VALUES({},", Tag { file, table: id, word: 0, packed, op: TagOp::Insert }.encode());
         let mut find = self.fixed(
             "SELECT tbl_name FROM main.sqlite_master WHERE type = 'trigger' \
-             AND (instr(sql, ?1) > 0 OR instr(sql, ?2) > 0) AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\'",
+             AND (instr(sql, ?1) > 0 OR instr(sql, ?2) > 0 OR instr(sql, ?3) > 0) AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\'",
         )?;
         find.bind_text(1, tag(false))?;
         find.bind_text(2, tag(true))?;
+        find.bind_text(3, into_inbox(id))?;
         Ok(if find.step()? { Some(schema::text(find.column_text(0))) } else { None })
     }
 

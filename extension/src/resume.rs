@@ -8,7 +8,7 @@ use crate::sqlite::Result;
 impl Session {
     /// Brings catalogue, triggers and log back in line with the schema. Returns the number of kept-aside changes applied.
     pub fn resume(&self) -> Result<u64> {
-        self.atomically(|| {
+        let applied = self.atomically(|| {
             self.join_transaction()?;
             self.refresh()?;
             self.flush()?;
@@ -17,7 +17,10 @@ impl Session {
                 self.resume_table(id)?;
             }
             self.retry_aside()
-        })
+        })?;
+        // A convenience: nothing is lost without it.
+        let _ = self.join_when_inboxes_fill();
+        Ok(applied)
     }
 
     fn table_ids(&self) -> Result<Vec<u32>> {
@@ -33,6 +36,7 @@ impl Session {
         let name = self.name_of(id)?.unwrap_or_default();
         let Some(info) = schema::read(self.db, &name)? else {
             // Dropped: its metadata stays archived, so that it can come back (X3).
+            self.retire_inbox(id)?;
             self.forget_order(id, &name)?;
             return self.set_active(id, false);
         };

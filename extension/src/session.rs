@@ -46,6 +46,12 @@ pub enum Sql {
     AllBlocks,
     /// Per table.
     AnyClock,
+    /// Per table: whether its inbox holds anything.
+    InboxAny,
+    /// Per table: the rows of its inbox after a number.
+    InboxRows,
+    /// Per table: empties its inbox.
+    InboxClear,
 }
 
 impl Hash for Sql {
@@ -252,7 +258,12 @@ impl Session {
     /// Runs `f` so that all of it or nothing stays.
     pub fn atomically<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
         self.db.exec("SAVEPOINT crsql")?;
-        match f() {
+        self.settle(f())
+    }
+
+    /// The end of what began with `SAVEPOINT crsql`: it stays, or is undone.
+    pub(crate) fn settle<T>(&self, result: Result<T>) -> Result<T> {
+        match result {
             Ok(value) => {
                 if let Err(e) = self.db.exec("RELEASE crsql") {
                     self.undo();

@@ -1,5 +1,6 @@
 //! SQL text made from names and ids. [`Ident`] and [`Literal`] are the only quoting there is.
 
+use crate::inbox::{inbox_name, InboxTag, MAX_MASK_BIT};
 use crate::schema::{Column, TableInfo};
 use std::fmt;
 
@@ -101,6 +102,24 @@ impl Tag {
     }
 }
 
+/// Where a table's triggers write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sink {
+    /// The journal's virtual table, under this file id.
+    Journal(u32),
+    /// The table's inbox, an ordinary table: nothing needs to be loaded.
+    Inbox,
+}
+
+impl Sink {
+    fn tag(self, op: TagOp, table: &TableInfo, packed: bool, word: usize) -> String {
+        match self {
+            Self::Journal(file) => Tag { file, table: table.id, word: word as u16, packed, op }.encode().to_string(),
+            Self::Inbox => InboxTag { op, first: word as u32 }.encode().to_string(),
+        }
+    }
+}
+
 /// Key columns that are passed in slots of their own; a longer key is passed packed.
 pub const KEY_SLOTS: usize = 4;
 
@@ -141,17 +160,17 @@ pub fn trigger_prefix(table: &str) -> String {
 /// What the trigger templates are filled with, for one table.
 struct Templates<'t> {
     table: &'t TableInfo,
-    file: u32,
+    sink: Sink,
     packed: bool,
 }
 
 impl<'t> Templates<'t> {
-    fn new(table: &'t TableInfo, file: u32) -> Self {
-        Self { table, file, packed: table.keys.len() > KEY_SLOTS }
+    fn new(table: &'t TableInfo, sink: Sink) -> Self {
+        Self { table, sink, packed: sink != Sink::Inbox && table.keys.len() > KEY_SLOTS }
     }
 
-    fn tag(&self, op: TagOp, word: u16) -> String {
-        Tag { file: self.file, table: self.table.id, word, packed: self.packed, op }.encode().to_string()
+    fn tag(&self, op: TagOp, word: usize) -> String {
+        self.sink.tag(op, self.table, self.packed, word)
     }
 
     fn keys(&self, row: &str) -> String {
@@ -170,14 +189,14 @@ impl<'t> Templates<'t> {
         let values = [
             ("trigger", Ident(&name).to_string()),
             ("table", Ident(&table.name).to_string()),
-            ("vt", JOURNAL.to_string()),
+            ("vt", if self.sink == Sink::Inbox { inbox_name(table.id) } else { JOURNAL.to_string() }),
             ("tag", tag),
             ("mask", mask.to_string()),
             ("columns", of.to_string()),
             ("key_slots", list((0..if self.packed { 1 } else { table.keys.len() }).map(|i| format!("k{i}")), ", ")),
             ("new_keys", self.keys("NEW")),
             ("old_keys", self.keys("OLD")),
-            ("same_key", list(table.keys.iter().map(|k| format!("NOT ({})", differs(&k.name, k.untyped()))), " AND ")),
+            ("same_key", list(table.keys.iter().map(|k| format!("NOT ({})", differs(k, self.sink))), " AND ")),
             ("match_new", list(table.keys.iter().map(|k| format!("{0} = NEW.{0}", Ident(&k.name))), " AND ")),
             ("delete_tag", self.tag(TagOp::Delete, 0)),
             ("insert_tag", self.tag(TagOp::Move, 0)),
@@ -195,21 +214,41 @@ impl<'t> Templates<'t> {
             self.make("move", include_str!("../../sql/extension/trigger_move.sql"), String::new(), "", ""),
         ]
     }
+
+    /// No function is there to refuse a REAL key that equals an integer: plain triggers do it themselves.
+    fn checks(&self) -> Vec<(String, String)> {
+        let untyped = || self.table.keys.iter().filter(|k| k.untyped());
+        if self.sink != Sink::Inbox || untyped().next().is_none() {
+            return Vec::new();
+        }
+        let odd = list(untyped().map(|k| equals_integer(&k.name)), " OR ");
+        let of = list(untyped().map(|k| Ident(&k.name)), ", ");
+        let insert = include_str!("../../sql/extension/portable_check_insert.sql");
+        let update = include_str!("../../sql/extension/portable_check_update.sql");
+        vec![
+            self.make("check", insert, String::new(), &odd, ""),
+            self.make("check_move", update, String::new(), &odd, &of),
+        ]
+    }
 }
 
 /// The CREATE TRIGGER statements of a CRR, each with its trigger's name. SQLite fires the newest trigger first, so the
 /// column groups are made last to first, that their touches come in column order.
-pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
-    let templates = Templates::new(table, file);
+pub fn triggers(table: &TableInfo, sink: Sink) -> Vec<(String, String)> {
+    let templates = Templates::new(table, sink);
     let mut out = templates.on_keys();
-    for (word, group) in table.columns.chunks(starling_crdt::local::MASK_BITS as usize).enumerate().rev() {
-        let bits = group.iter().enumerate().map(|(i, c)| format!("(({})<<{i})", differs(&c.name, c.untyped())));
-        let of = list(group.iter().map(|c| Ident(&c.name)), ", ");
-        let template = include_str!("../../sql/extension/trigger_update.sql");
-        let tag = templates.tag(TagOp::Update, word as u16);
-        out.push(templates.make(&format!("update_{word}"), template, tag, &list(bits, "|"), &of));
+    let update = match sink {
+        Sink::Journal(_) => include_str!("../../sql/extension/trigger_update.sql"),
+        Sink::Inbox => include_str!("../../sql/extension/portable_update.sql"),
+    };
+    for (i, (word, group)) in groups(table, sink).into_iter().enumerate().rev() {
+        let bits = group.iter().map(|(bit, c)| format!("(({})<<{bit})", differs(c, sink)));
+        let of = list(group.iter().map(|(_, c)| Ident(&c.name)), ", ");
+        let tag = templates.tag(TagOp::Update, word);
+        out.push(templates.make(&format!("update_{i}"), update, tag, &list(bits, "|"), &of));
     }
-    if table.replaces_by_schema {
+    out.extend(templates.checks());
+    if table.replaces_by_schema || sink == Sink::Inbox {
         let tag = templates.tag(TagOp::Overwrite, 0);
         let template = include_str!("../../sql/extension/trigger_before_insert.sql");
         out.push(templates.make("before", template, tag.clone(), "", ""));
@@ -219,9 +258,34 @@ pub fn triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
     out
 }
 
-/// The triggers of a CRR within an alter window: no column is named, so that every column can be dropped.
+/// A group of columns that share an update trigger: the number in its tag, and each column with its bit.
+type Group<'t> = (usize, Vec<(u32, &'t Column)>);
+
+/// The journal is told positions, which hold within a transaction. What an inbox holds may be read when the table has other
+/// columns, so there the tag has the group's lowest column id, and a bit stands for that id plus its number.
+fn groups(table: &TableInfo, sink: Sink) -> Vec<Group<'_>> {
+    let size = starling_crdt::local::MASK_BITS as usize;
+    if sink != Sink::Inbox {
+        let numbered = table.columns.chunks(size).enumerate();
+        return numbered.map(|(word, group)| (word, (0..).zip(group).collect())).collect();
+    }
+    let first = |group: &[Column]| group.iter().map(|c| c.id).min().unwrap_or(0);
+    let wide = |group: &[Column]| group.iter().any(|c| c.id - first(group) > MAX_MASK_BIT);
+    let size = if table.columns.chunks(size).any(wide) { 1 } else { size };
+    let group = |group| (first(group) as usize, group.iter().map(|c: &Column| (c.id - first(group), c)).collect());
+    table.columns.chunks(size).map(group).collect()
+}
+
+/// Whether a key that is about to be written is a REAL that equals an integer.
+fn equals_integer(column: &str) -> String {
+    let c = Ident(column);
+    format!("(typeof(NEW.{c}) = 'real' AND NEW.{c} = CAST(NEW.{c} AS INTEGER))")
+}
+
+/// The triggers of a CRR within an alter window: no column is named, so that every column can be dropped. Only the
+/// connection that opened the window writes then, so they go to the journal in either way of capture.
 pub fn window_triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
-    let templates = Templates::new(table, file);
+    let templates = Templates::new(table, Sink::Journal(file));
     let mut out = templates.on_keys();
     let template = include_str!("../../sql/extension/trigger_rewrite.sql");
     out.push(templates.make("rewrite", template, templates.tag(TagOp::Rewrite, 0), "", ""));
@@ -230,14 +294,18 @@ pub fn window_triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
 
 /// Whether a column's old and new value differ as replicas see it: bytes and type, whatever the column's collation says
 /// (E2), and −0.0 from 0.0 (X15) where a column keeps them apart.
-fn differs(column: &str, untyped: bool) -> String {
-    let c = Ident(column);
+fn differs(column: &Column, sink: Sink) -> String {
+    let c = Ident(&column.name);
     let bytes = format!("NEW.{c} IS NOT OLD.{c} COLLATE BINARY");
-    if untyped {
-        format!("{bytes} OR typeof(NEW.{c}) IS NOT typeof(OLD.{c}) OR (NEW.{c} = 0 AND starling_zeros_differ(NEW.{c}, OLD.{c}))")
-    } else {
-        bytes
+    if !column.untyped() {
+        return bytes;
     }
+    let zeros = match sink {
+        Sink::Journal(_) => format!("starling_zeros_differ(NEW.{c}, OLD.{c})"),
+        // No SQL can tell −0.0 from 0.0: to write a zero once more counts as a change.
+        Sink::Inbox => format!("typeof(NEW.{c}) = 'real'"),
+    };
+    format!("{bytes} OR typeof(NEW.{c}) IS NOT typeof(OLD.{c}) OR (NEW.{c} = 0 AND {zeros})")
 }
 
 fn key_match(table: &TableInfo, first: usize) -> String {

@@ -13,6 +13,10 @@ pub struct TxState {
     pub checked: bool,
     /// As `checked`, for merges.
     pub merge_checked: bool,
+    /// The catalogue is fresh enough to know all inboxes.
+    pub inbox_checked: bool,
+    /// Inboxes of which rows were taken into the journal that still stand there: table, and the last such row.
+    pub taken: Vec<(u32, i64)>,
     /// The record of the local dot, once something was flushed under it.
     pub local: Option<OpenRecord>,
     /// The record of the foreign dot merged last, which further parts may continue.
@@ -98,6 +102,7 @@ impl TxState {
         self.tail = None;
         self.checked = false;
         self.merge_checked = false;
+        self.inbox_checked = false;
     }
 
     /// Something may have been rolled back: what was read must be read again.

@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Result};
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Once, PoisonError, RwLock};
 
 type Entry = unsafe extern "C" fn(*mut c_void, *mut *mut c_char, *const c_void) -> c_int;
 
@@ -13,16 +13,57 @@ type Entry = unsafe extern "C" fn(*mut c_void, *mut *mut c_char, *const c_void) 
 fn register() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: both types are `extern "C"` functions of three pointers and a c_int, and SQLite calls the entry with
-        // exactly these.
-        let entry = unsafe {
-            std::mem::transmute::<Entry, rusqlite::auto_extension::RawAutoExtension>(
-                starling_extension::auto_extension_entry(),
-            )
-        };
         // SAFETY: the entry does not change the list of automatic extensions.
-        assert_eq!(unsafe { rusqlite::ffi::sqlite3_auto_extension(Some(entry)) }, 0);
+        assert_eq!(unsafe { rusqlite::ffi::sqlite3_auto_extension(Some(entry())) }, 0);
     });
+}
+
+#[allow(unsafe_code)]
+fn entry() -> rusqlite::auto_extension::RawAutoExtension {
+    // SAFETY: both types are `extern "C"` functions of three pointers and a c_int, and SQLite calls the entry with exactly
+    // these.
+    unsafe {
+        std::mem::transmute::<Entry, rusqlite::auto_extension::RawAutoExtension>(
+            starling_extension::auto_extension_entry(),
+        )
+    }
+}
+
+/// Held while a connection is opened: the list of automatic extensions is the process's.
+static OPENING: RwLock<()> = RwLock::new(());
+
+/// Opens a file with the extension, and nothing else done.
+///
+/// # Errors
+/// SQLite's.
+pub fn open(path: &Path) -> Result<Connection> {
+    open_with(path, rusqlite::OpenFlags::default())
+}
+
+/// As [`open`], with these flags.
+///
+/// # Errors
+/// SQLite's.
+pub fn open_with(path: &Path, flags: rusqlite::OpenFlags) -> Result<Connection> {
+    register();
+    let _many = OPENING.read().unwrap_or_else(PoisonError::into_inner);
+    Connection::open_with_flags(path, flags)
+}
+
+/// Opens a file as a program does that knows nothing of the extension.
+#[allow(unsafe_code)]
+pub fn plain(path: &Path) -> Connection {
+    let _alone = OPENING.write().unwrap_or_else(PoisonError::into_inner);
+    register();
+    // SAFETY: nobody opens a connection meanwhile, so nobody misses the entry.
+    unsafe { rusqlite::ffi::sqlite3_cancel_auto_extension(Some(entry())) };
+    let db = Connection::open(path);
+    // SAFETY: as in `register`.
+    assert_eq!(unsafe { rusqlite::ffi::sqlite3_auto_extension(Some(entry())) }, 0);
+    let db = db.expect("the file opens");
+    db.busy_timeout(std::time::Duration::from_secs(20)).expect("a timeout can be set");
+    assert!(db.prepare("SELECT crsql_site_id()").is_err(), "the extension is loaded");
+    db
 }
 
 /// A change as replicas must agree on it: (table, pk, cid, val, col_version, cl).
@@ -38,13 +79,13 @@ impl Site {
     /// In memory.
     pub fn memory() -> Self {
         register();
+        let _many = OPENING.read().unwrap_or_else(PoisonError::into_inner);
         Self { db: Connection::open_in_memory().expect("an in-memory database opens") }
     }
 
     /// In a file, WAL.
     pub fn file(path: &Path) -> Self {
-        register();
-        let db = Connection::open(path).expect("the file opens");
+        let db = open(path).expect("the file opens");
         db.busy_timeout(std::time::Duration::from_secs(20)).expect("a timeout can be set");
         db.pragma_update(None, "journal_mode", "wal").expect("WAL");
         Self { db }

@@ -89,6 +89,61 @@ fn a_hundred_thousand_rows_arrive_at_two_peers_at_once_and_never_in_part() {
     assert!(converged(&[&a, &b, &c]));
 }
 
+/// Runs SQL in the stock shell, which knows nothing of the extension; in an embedded SQLite without it where there is none.
+fn stock(db: &std::path::Path, sql: &str) {
+    let shell = std::process::Command::new("sqlite3").arg("-cmd").arg(".timeout 20000").arg(db).arg(sql).output();
+    match shell {
+        Ok(out) => assert!(out.status.success(), "{sql}: {}", String::from_utf8_lossy(&out.stderr)),
+        Err(_) => starling_tests::site::plain(db).execute_batch(sql).expect("it runs"),
+    }
+}
+
+#[test]
+fn a_program_that_never_loads_the_extension_writes_and_its_peers_have_it() {
+    let cluster = cluster_or_skip!();
+    let mut a = cluster.node("a", &[]);
+    let b = cluster.node("b", &[&a]);
+    for node in [&a, &b] {
+        node.site.exec("CREATE TABLE p(id TEXT NOT NULL PRIMARY KEY, v, w)");
+        node.site.one::<String>("SELECT crsql_as_crr('p', 'portable')");
+    }
+    let rows = |node: &Node| node.site.rows("SELECT * FROM p ORDER BY id");
+    stock(&a.db(), "INSERT INTO p VALUES('k', 1, 1), ('l', 2, 2); UPDATE p SET v = 'a' WHERE id = 'k'");
+    starling_tests::wait::until("the first rows", SOON, || rows(&b) == ["'k'|'a'|1", "'l'|2|2"]);
+    stock(
+        &b.db(),
+        "UPDATE p SET w = 'b' WHERE id = 'k'; DELETE FROM p WHERE id = 'l'; REPLACE INTO p VALUES('m', 3, 3)",
+    );
+    starling_tests::wait::until("the answer", SOON, || rows(&a) == ["'k'|'a'|'b'", "'m'|3|3"]);
+    // Both at once, many times, beside a writer that has the extension.
+    for i in 0..20 {
+        stock(&a.db(), &format!("REPLACE INTO p VALUES('a{i}', {i}, 0); UPDATE p SET v = {i} WHERE id = 'k'"));
+        stock(&b.db(), &format!("INSERT INTO p VALUES('b{i}', {i}, 0); UPDATE p SET v = -{i} WHERE id = 'k'"));
+        a.site.exec(&format!("UPDATE p SET w = {i} WHERE id = 'm'"));
+    }
+    let state = |node: &Node| (rows(node), node.site.changes(), node.site.vector());
+    starling_tests::wait::until("the end", SOON, || rows(&a).len() == 42 && state(&a) == state(&b));
+    let versions = || [&a, &b].map(|n| n.site.one::<i64>("SELECT crsql_db_version()"));
+    let before = versions();
+    for (from, to) in [(&a, &b), (&b, &a)] {
+        let id = format!("from {}", from.db().display());
+        from.site.db.execute("INSERT INTO m VALUES(?1, 'x', 1)", [&id]).expect("it writes");
+        starling_tests::wait::until("a last row", SOON, || {
+            to.site.db.query_row("SELECT count(*) FROM m WHERE id = ?1", [&id], |r| r.get::<_, i64>(0)) == Ok(1)
+        });
+    }
+    assert_eq!(versions(), before.map(|v| v + 2), "nothing but the two last rows: merges do not echo");
+
+    // What is written while no sidecar runs waits for the next one.
+    a.kill();
+    stock(&a.db(), "UPDATE p SET v = 'while it was dead' WHERE id = 'm'; DELETE FROM p WHERE id = 'k'");
+    assert_eq!(a.site.one::<i64>("SELECT count(*) FROM crsql_inbox_2"), 2);
+    a.start(&[&b]);
+    starling_tests::wait::until("what waited", SOON, || {
+        rows(&b).len() == 41 && b.site.one::<String>("SELECT v FROM p WHERE id = 'm'") == "while it was dead"
+    });
+}
+
 #[test]
 fn a_node_of_another_cluster_is_refused_and_disturbs_nothing() {
     let cluster = cluster_or_skip!();

@@ -20,6 +20,12 @@ mod interface;
 mod laws;
 #[path = "extension/pending.rs"]
 mod pending;
+#[path = "extension/portable.rs"]
+mod portable;
+#[path = "extension/portable_laws.rs"]
+mod portable_laws;
+#[path = "extension/portable_merges.rs"]
+mod portable_merges;
 #[path = "extension/refusals.rs"]
 mod refusals;
 #[path = "extension/transparency.rs"]

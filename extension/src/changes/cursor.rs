@@ -51,6 +51,7 @@ impl VTabCursor for ChangesCursor {
         }
         // A transaction sees its own changes.
         session.flush()?;
+        session.drain_to_read()?;
         session.refresh()?;
         self.fill(session)
     }

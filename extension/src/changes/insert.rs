@@ -91,6 +91,8 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
         session.refresh()?;
         session.tx_mut().merge_checked = true;
     }
+    // Local writes of this transaction come before what is merged now, and so do those of programs without the extension.
+    session.take_inboxes()?;
     if !session.journal.borrow().is_empty() {
         session.flush()?;
     }

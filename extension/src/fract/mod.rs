@@ -85,7 +85,7 @@ impl Session {
         let list = List::new(self.db, &info, order, lists)?;
         self.atomically(|| {
             self.key_rows_without_key(&info, &list)?;
-            self.as_crr(None, &info.name)?;
+            self.as_crr(None, &info.name, None)?;
             let Some(crr) = self.table_named(&info.name)? else {
                 return Err(Error::msg(format!("{CALL}: {} did not become a CRR", Ident(&info.name))));
             };

@@ -115,6 +115,8 @@ impl Executor {
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         self.guard.set_deadline(self.installed.elapsed(), STATEMENT_TIMEOUT);
         let results = self.run(sql)?;
+        // Writes to portable tables get their version in this transaction too.
+        self.number("SELECT starling_drain()")?;
         let next = self.number("SELECT crsql_next_db_version()")?;
         self.conn.execute_batch("COMMIT")?;
         // The version that the transaction would get is the database's version now, exactly if it changed a CRR.

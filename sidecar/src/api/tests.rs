@@ -45,6 +45,11 @@ fn a_write_tells_rows_and_version_and_a_read_tells_columns_and_rows() {
     assert_eq!((&json["rows_affected"], &json["version"]), (&1.into(), &Value::Null), "nothing changed");
     let json = ok(&mut e, "INSERT INTO plain VALUES (1, 'x')");
     assert_eq!((&json["rows_affected"], &json["version"]), (&1.into(), &Value::Null), "not a CRR");
+    ok(&mut e, "CREATE TABLE portable(id INTEGER PRIMARY KEY, v); SELECT crsql_as_crr('portable', 'portable')");
+    let json = ok(&mut e, "INSERT INTO portable VALUES (1, 'x')");
+    assert_eq!((&json["rows_affected"], &json["version"]), (&1.into(), &3.into()), "in its own transaction too");
+    let json = ok(&mut e, "UPDATE portable SET v = 'x'");
+    assert_eq!((&json["rows_affected"], &json["version"]), (&1.into(), &Value::Null), "nothing changed");
     let json = ok(&mut e, "SELECT id, status FROM machines");
     assert_eq!(json["columns"], serde_json::json!(["id", "status"]));
     assert_eq!(json["rows"], serde_json::json!([["machine-123", "healthy"]]));

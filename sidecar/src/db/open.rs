@@ -4,7 +4,12 @@ use super::check::DbPath;
 use crate::error::Error;
 use rusqlite::{Connection, ErrorCode, OpenFlags, MAIN_DB};
 use starling_crdt::{SiteId, Vector};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Between tries for the write lock, when rows wait for their versions.
+const DRAIN_BACKOFF: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(5));
+/// How long it is tried.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +71,11 @@ impl Opener {
                 conn.pragma_update(None, "synchronous", "NORMAL")?;
                 conn.pragma_update(None, "wal_autocheckpoint", 0)?;
             }
-            Role::Reader => conn.busy_timeout(Duration::from_secs(1))?,
+            Role::Reader => {
+                conn.busy_timeout(Duration::from_secs(1))?;
+                // It writes only what a drain makes of rows that are on disk already.
+                conn.pragma_update(None, "synchronous", "NORMAL")?;
+            }
             Role::Api => {
                 conn.busy_timeout(crate::limits::API_BUSY)?;
                 conn.pragma_update(None, "synchronous", "NORMAL")?;
@@ -137,11 +146,30 @@ pub struct ReadSnapshot<'c> {
 }
 
 impl<'c> ReadSnapshot<'c> {
-    /// Begins; the first statement takes the snapshot.
+    /// Begins. What programs without the extension have written is given its versions first, and the snapshot is that of
+    /// this very commit: in any other there could be values without versions, which must not be served.
     ///
     /// # Errors
-    /// SQLite's.
+    /// SQLite's; busy where the write lock was not to be had for such a drain in good time.
     pub fn begin(conn: &'c Connection) -> rusqlite::Result<Self> {
+        let (start, mut backoff) = (Instant::now(), DRAIN_BACKOFF.0);
+        loop {
+            match Self::drained(conn) {
+                Err(e) if is_busy(&e) && start.elapsed() < DRAIN_PATIENCE => {
+                    std::thread::sleep(backoff);
+                    backoff = (2 * backoff).min(DRAIN_BACKOFF.1);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The statement is still at its row when the drain is committed, so SQLite leaves its read transaction open, at that
+    /// commit; BEGIN keeps it so.
+    fn drained(conn: &'c Connection) -> rusqlite::Result<Self> {
+        let mut hold = conn.prepare_cached("SELECT starling_drain() FROM crsql_master LIMIT 1")?;
+        let mut rows = hold.query([])?;
+        rows.next()?;
         conn.execute_batch("BEGIN DEFERRED")?;
         Ok(Self { conn })
     }
@@ -246,6 +274,44 @@ mod tests {
         assert!(error.to_string().contains("not an SQLite database, or it is encrypted"), "{error}");
         assert_eq!(error.exit_code(), 1);
         assert!(first_open(b"").is_ok(), "an empty file is an empty database");
+    }
+
+    #[test]
+    fn a_snapshot_has_no_value_without_its_version_however_fast_others_write() {
+        crate::db::register::register().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let opener = Opener::new(DbPath::resolve(&dir.path().join("x.db")).unwrap());
+        let conn = opener.first_open().unwrap();
+        conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v)").unwrap();
+        conn.query_row("SELECT crsql_as_crr('t', 'portable')", [], |_| Ok(())).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Without that trigger its commits wait in the inbox, as those of a program without the extension do.
+                let app = opener.open(Role::Api).unwrap();
+                app.execute_batch("DROP TRIGGER temp.crsql_inbox_1_join").unwrap();
+                let (start, mut i) = (Instant::now(), 0i64);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) && start.elapsed().as_secs() < 60 {
+                    i += 1;
+                    app.execute("INSERT INTO t VALUES(1, ?1) ON CONFLICT(id) DO UPDATE SET v = excluded.v", [i])
+                        .unwrap();
+                }
+            });
+            let reader = opener.open(Role::Reader).unwrap();
+            let mut last = 0;
+            for _ in 0..200 {
+                let snapshot = ReadSnapshot::begin(&reader).unwrap();
+                let count = |sql: &str| reader.query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap();
+                assert_eq!(count("SELECT count(*) FROM crsql_inbox_1"), 0);
+                let version = count("SELECT coalesce(max(col_version), 0) FROM crsql_changes");
+                assert_eq!(version, count("SELECT coalesce(max(v), 0) FROM t"), "each write has a version of its own");
+                assert!(version >= last);
+                last = version;
+                snapshot.end().unwrap();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(last > 0);
+        });
     }
 
     #[test]

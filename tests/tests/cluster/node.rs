@@ -82,7 +82,7 @@ impl Node {
     pub fn start(&mut self, join: &[&Node]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("a log");
         let mut command = Command::new(&self.bin);
-        command.args(["run", "--db"]).arg(self.dir.join(format!("{}.db", self.name)));
+        command.args(["run", "--db"]).arg(self.db());
         command.arg("--cluster-key").arg(self.dir.join("key"));
         command.args(["--listen", &self.listen.to_string(), "--advertise", &self.advertise.to_string()]);
         command.args(["--http", "127.0.0.1:0"]);
@@ -111,6 +111,10 @@ impl Node {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    pub fn db(&self) -> PathBuf {
+        self.dir.join(format!("{}.db", self.name))
     }
 
     /// Table and changes.

@@ -111,11 +111,11 @@ fn what_a_rolled_back_transaction_set_or_made_is_not_believed() {
 
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("a.db");
-    let keeper = rusqlite::Connection::open(&path).expect("it opens");
+    let keeper = starling_tests::site::open(&path).expect("it opens");
     // Another connection holds the write lock while this one opens: the internal tables cannot be made yet.
     let s = {
         keeper.execute_batch("BEGIN EXCLUSIVE").expect("a lock");
-        let db = rusqlite::Connection::open(&path).expect("it opens");
+        let db = starling_tests::site::open(&path).expect("it opens");
         keeper.execute_batch("COMMIT").expect("unlocked");
         Site { db }
     };
@@ -134,7 +134,7 @@ fn a_check_of_a_vector_writes_nothing() {
     Site::file(&path).with(&[T]).exec("INSERT INTO t VALUES('k', 1, 1)");
     let other = site();
     other.exec("INSERT INTO t VALUES('l', 1, 1)");
-    let reader = rusqlite::Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+    let reader = starling_tests::site::open_with(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
         .expect("it opens for reading");
     let verdict: Option<String> =
         reader.query_row("SELECT starling_check(?1)", [other.vector()], |r| r.get(0)).expect("it only reads");

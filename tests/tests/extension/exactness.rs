@@ -307,7 +307,7 @@ fn e5_a_commit_that_was_busy_and_is_retried_makes_one_version() {
     let s = Site::file(&path).with(&[T]);
     s.db.pragma_update(None, "journal_mode", "delete").expect("a rollback journal");
     s.db.busy_timeout(std::time::Duration::ZERO).expect("no patience");
-    let reader = rusqlite::Connection::open(&path).expect("it opens");
+    let reader = starling_tests::site::open(&path).expect("it opens");
     reader.execute_batch("BEGIN; SELECT count(*) FROM t").expect("it reads");
     let mut hold = reader.prepare("SELECT * FROM sqlite_master").expect("it prepares");
     let mut rows = hold.query([]).expect("it runs");

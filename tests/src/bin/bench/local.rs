@@ -25,7 +25,7 @@ pub enum Kind {
     Crr,
 }
 
-struct Row {
+pub struct Row {
     id: String,
     name: String,
     cpu: i64,
@@ -33,7 +33,7 @@ struct Row {
 }
 
 /// The same rows in every run, keys in no order.
-fn rows() -> Vec<Row> {
+pub fn rows() -> Vec<Row> {
     let mut x = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
         x ^= x << 13;
@@ -58,7 +58,7 @@ fn rows() -> Vec<Row> {
 }
 
 #[allow(unsafe_code)]
-fn load(db: &Connection, so: &Path) -> Result<()> {
+pub fn load(db: &Connection, so: &Path) -> Result<()> {
     // SAFETY: the extension is the one this repository builds.
     unsafe {
         db.load_extension_enable()?;
@@ -67,7 +67,7 @@ fn load(db: &Connection, so: &Path) -> Result<()> {
     Ok(())
 }
 
-fn open(dir: &Path, name: &str, kind: Kind, so: &Path) -> Result<Connection> {
+pub fn open(dir: &Path, name: &str, kind: Kind, so: &Path) -> Result<Connection> {
     let path = dir.join(name);
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(dir.join(format!("{name}{suffix}")));
@@ -91,13 +91,13 @@ fn open(dir: &Path, name: &str, kind: Kind, so: &Path) -> Result<Connection> {
     Ok(db)
 }
 
-fn timed(f: impl FnOnce() -> Result<()>) -> Result<f64> {
+pub fn timed(f: impl FnOnce() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
     f()?;
     Ok(start.elapsed().as_secs_f64())
 }
 
-fn insert_all(db: &Connection, rows: &[Row]) -> Result<()> {
+pub fn insert_all(db: &Connection, rows: &[Row]) -> Result<()> {
     db.execute_batch("BEGIN")?;
     let mut stmt = db.prepare_cached("INSERT INTO m VALUES(?1, ?2, 'started', ?3, 512, ?4)")?;
     for r in rows {
@@ -107,7 +107,7 @@ fn insert_all(db: &Connection, rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-fn update_by_key(db: &Connection, rows: &[Row]) -> Result<()> {
+pub fn update_by_key(db: &Connection, rows: &[Row]) -> Result<()> {
     db.execute_batch("BEGIN")?;
     let mut stmt = db.prepare_cached("UPDATE m SET status = ?2, cpu = cpu + 1 WHERE id = ?1")?;
     for r in rows {
@@ -176,7 +176,7 @@ pub fn step_alone(dir: &Path, kind: Kind, so: &Path, what: &str) -> Result<f64> 
     }
 }
 
-fn collect_changesets(db: &Connection) -> Result<Vec<Vec<u8>>> {
+pub fn collect_changesets(db: &Connection) -> Result<Vec<Vec<u8>>> {
     let mut stmt = db.prepare("SELECT changeset FROM starling_changesets")?;
     let parts = stmt.query_map([], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?;
     Ok(parts)
@@ -194,7 +194,7 @@ fn collect_changes(db: &Connection) -> Result<Vec<Nine>> {
     Ok(rows)
 }
 
-fn merge_all(db: &Connection, parts: &[Vec<u8>]) -> Result<()> {
+pub fn merge_all(db: &Connection, parts: &[Vec<u8>]) -> Result<()> {
     db.execute_batch("BEGIN IMMEDIATE")?;
     let mut stmt = db.prepare("SELECT starling_merge(?1)")?;
     for part in parts {

@@ -3,6 +3,7 @@
 
 mod latency;
 mod local;
+mod portable;
 mod profile;
 
 use serde_json::{json, Map, Value};
@@ -40,7 +41,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let runs = std::env::var("STARLING_BENCH_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
-    let mut figures = local::run(&so, runs)?;
+    let mut figures = portable::run(&so, runs)?;
+    // One part alone, for whoever works on it.
+    if std::env::var("STARLING_BENCH_ONLY").is_ok_and(|only| only == "portable") {
+        print(&figures);
+        return Ok(());
+    }
+    figures.splice(0..0, local::run(&so, runs)?);
     if bin.exists() {
         figures.extend(latency::run(&bin, &so)?);
     } else {

@@ -1,0 +1,130 @@
+//! Portable capture: the way of capture of a table, its inbox as a part of the schema, and the trigger by which a connection
+//! that has the extension gives a version to its own writes at its own commit.
+
+use crate::inbox::inbox_name;
+use crate::schema::{self, TableInfo};
+use crate::session::Session;
+use crate::sqlgen::{Ident, Sink, JOURNAL};
+use crate::sqlite::Result;
+
+/// How the writes of a CRR are noticed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Capture {
+    /// Triggers that write to the journal: every writer needs the extension.
+    #[default]
+    Native,
+    /// Triggers in plain SQL that write to an inbox, which is drained by whoever has the extension.
+    Portable,
+}
+
+impl Capture {
+    /// By the name that `crsql_as_crr` takes.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "native" => Some(Self::Native),
+            "portable" => Some(Self::Portable),
+            _ => None,
+        }
+    }
+}
+
+impl Session {
+    /// The way of capture of a table.
+    pub fn capture_of(&self, table: u32) -> Result<Capture> {
+        let mut find = self
+            .db
+            .prepare_transient("SELECT 1 FROM main.crsql_master WHERE key = 'capture.' || ?1 AND value = 'portable'")?;
+        find.bind_int(1, i64::from(table))?;
+        Ok(if find.step()? { Capture::Portable } else { Capture::Native })
+    }
+
+    fn set_capture(&self, table: u32, capture: Capture) -> Result<()> {
+        self.db.exec(&match capture {
+            Capture::Native => format!("DELETE FROM main.crsql_master WHERE key = 'capture.{table}'"),
+            Capture::Portable => {
+                format!("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('capture.{table}', 'portable')")
+            }
+        })
+    }
+
+    /// Where a table's triggers write.
+    pub fn sink_of(&self, table: u32) -> Result<Sink> {
+        Ok(match self.capture_of(table)? {
+            Capture::Native => Sink::Journal(self.meta()?.file),
+            Capture::Portable => Sink::Inbox,
+        })
+    }
+
+    /// Notes the way of capture, and makes the inbox that it needs, empty. An inbox that is not needed any more stays, empty:
+    /// other connections have triggers on it, and could rename nothing in the file if it went away.
+    pub fn make_inbox(&self, info: &TableInfo, capture: Capture) -> Result<()> {
+        self.set_capture(info.id, capture)?;
+        let inbox = inbox_name(info.id);
+        if self.inbox_fits(info)? || (capture == Capture::Native && self.has_inbox(info.id)?) {
+            return self.db.exec(&format!("DELETE FROM main.{inbox}"));
+        }
+        if capture == Capture::Portable {
+            self.db.exec(&format!("DROP TABLE IF EXISTS main.{inbox}"))?;
+            self.db.exec(&crate::inbox::create(info))?;
+        }
+        Ok(())
+    }
+
+    fn has_inbox(&self, table: u32) -> Result<bool> {
+        Ok(self.inboxes()?.contains(&table))
+    }
+
+    /// A table is let go: its inbox is emptied, and every trigger that writes to it is dropped, whatever table that stands on
+    /// by now.
+    pub fn retire_inbox(&self, table: u32) -> Result<()> {
+        self.set_capture(table, Capture::Native)?;
+        let mut names = Vec::new();
+        {
+            let mut all = self.db.prepare_transient(
+                "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND instr(sql, ?1) > 0",
+            )?;
+            all.bind_text(1, crate::inbox::into_inbox(table))?;
+            while all.step()? {
+                names.push(schema::text(all.column_text(0)));
+            }
+        }
+        for name in names {
+            self.db.exec(&format!("DROP TRIGGER main.{}", Ident(&name)))?;
+        }
+        if self.has_inbox(table)? {
+            self.db.exec(&format!("DELETE FROM main.{}", inbox_name(table)))?;
+        }
+        Ok(())
+    }
+
+    /// SQLite tells an extension of a commit only where a virtual table of its takes part in it. A temporary trigger on each
+    /// inbox, which other connections do not see, makes the journal take part: so a connection that has the extension gives
+    /// its own writes their version in their own transaction. Where it cannot be made, they wait for the next drain like
+    /// everybody's.
+    pub fn join_when_inboxes_fill(&self) -> Result<()> {
+        if !self.has_schema()? {
+            return Ok(());
+        }
+        for inbox in self.inboxes()?.into_iter().map(inbox_name) {
+            self.db.exec(&format!(
+                "CREATE TEMP TRIGGER IF NOT EXISTS {inbox}_join AFTER INSERT ON main.{inbox} BEGIN \
+                 INSERT INTO {JOURNAL}(tag) VALUES(0); END"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// The tables that have an inbox.
+    pub fn inboxes(&self) -> Result<Vec<u32>> {
+        let mut all = self.db.prepare_transient(
+            "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name LIKE 'crsql\\_inbox\\_%' ESCAPE '\\'",
+        )?;
+        let mut ids = Vec::new();
+        while all.step()? {
+            let name = schema::text(all.column_text(0));
+            ids.extend(name.strip_prefix("crsql_inbox_").and_then(|id| id.parse::<u32>().ok()));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
