@@ -1,8 +1,9 @@
 # make         dist/starling and dist/starling.so
 # make test    every test                  make demo    the main job on real data (KEEP=1 leaves it running)
 # make bench   figures beside plain SQLite
+# make fuzz TARGET=sql SECONDS=180   looks for inputs that break something (docs/TESTING.md)
 # make setup   what is needed from Debian  make fmt     formats the sources     make clean
-.PHONY: all setup test demo bench fmt clean
+.PHONY: all setup test demo bench fuzz fmt clean
 export STARLING_SO := $(CURDIR)/dist/starling.so
 export STARLING_BIN := $(CURDIR)/dist/starling
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -24,6 +25,9 @@ demo: all
 
 bench: all
 	cargo run --release --locked -p starling-tests --bin bench
+
+fuzz:
+	@scripts/fuzz.sh "$(TARGET)" "$(or $(SECONDS),180)"
 
 fmt:
 	cargo fmt --all
