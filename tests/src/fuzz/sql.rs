@@ -9,6 +9,7 @@ use crate::site::Site;
 use rusqlite::types::Value;
 use rusqlite::{params_from_iter, Error};
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 const TABLES: &[(&str, &str)] = &[
     ("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b INTEGER, c TEXT NOT NULL DEFAULT 'd' COLLATE NOCASE)"),
@@ -116,6 +117,7 @@ fn run(site: &Site, sql: &str, feed: &mut Feed<'_>) -> bool {
     let outcome = (|| {
         let mut stmt = site.db.prepare(sql)?;
         let values: Vec<Value> = (0..stmt.parameter_count()).map(|_| value(feed)).collect();
+        tell(|| format!("{sql} {values:?}"));
         let mut rows = stmt.query(params_from_iter(values))?;
         while let Some(row) = rows.next()? {
             let _: Value = row.get(0)?;
@@ -128,11 +130,20 @@ fn run(site: &Site, sql: &str, feed: &mut Feed<'_>) -> bool {
 fn expected<T>(sql: &str, outcome: Result<T, Error>) -> bool {
     if let Err(e) = &outcome {
         let message = e.to_string();
+        tell(|| format!("  -- {message}"));
         for sign in ["panic", "bug", "damaged", "malformed database", "disk image"] {
             assert!(!message.contains(sign), "{sql}: {message}");
         }
     }
     outcome.is_ok()
+}
+
+/// Prints a step where somebody asked for it, to read a finding by.
+fn tell(what: impl FnOnce() -> String) {
+    static TOLD: OnceLock<bool> = OnceLock::new();
+    if *TOLD.get_or_init(|| std::env::var_os("STARLING_FUZZ_TELL").is_some()) {
+        println!("{}", what());
+    }
 }
 
 /// Ends whatever transaction is open.
@@ -150,6 +161,7 @@ impl World {
     fn step(&mut self, feed: &mut Feed<'_>) {
         let (what, which) = (feed.byte(), feed.below(2));
         let (to, from) = (&self.sites[which], &self.sites[1 - which]);
+        tell(|| format!("-- on replica {which}, {}", what % 16));
         match what % 16 {
             0..=4 => drop(run(to, feed.pick(DML), feed)),
             5 => drop(run(to, feed.pick(TRANSACTIONS), feed)),
@@ -164,6 +176,7 @@ impl World {
     /// A whole exchange, as the sidecar makes it.
     fn pull(&self, which: usize) {
         let (to, from) = (&self.sites[which], &self.sites[1 - which]);
+        tell(|| format!("-- replica {which} pulls"));
         settle(to);
         settle(from);
         if self.tainted {
@@ -221,6 +234,7 @@ fn nine(to: &Site, from: &Site, feed: &mut Feed<'_>) {
     // What is not a changeset cannot be compared by its dot: replicas that are told different things under one author's name
     // agree all the same, since the rule of the merge decides by the cell's content alone.
     let sql = "INSERT INTO crsql_changes VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    tell(|| format!("{sql} {values:?}"));
     expected(sql, to.db.execute(sql, params_from_iter(values)));
 }
 
