@@ -4,6 +4,8 @@
 mod damage;
 #[path = "extension/exactness.rs"]
 mod exactness;
+#[path = "extension/hazards.rs"]
+mod hazards;
 #[path = "extension/interface.rs"]
 mod interface;
 #[path = "extension/laws.rs"]
