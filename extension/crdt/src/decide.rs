@@ -140,7 +140,7 @@ fn new_lifetime(incoming: &Incoming<'_>, columns: &[u32]) -> Decision {
     Decision {
         clock,
         sentinel,
-        won: (0..incoming.cells.len()).collect(),
+        won: incoming.cells.iter().enumerate().filter(|(_, c)| c.version > 0).map(|(i, _)| i).collect(),
         new_lifetime: true,
         life_won: decision_life,
         adopt_base: matches!(incoming.kind, IncomingKind::Base { .. }),

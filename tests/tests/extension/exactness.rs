@@ -110,6 +110,26 @@ fn x5_a_row_that_lacks_a_required_cell_waits_and_a_local_insert_wins_over_what_w
 }
 
 #[test]
+fn x5_a_former_lifetimes_values_do_not_shine_through_cells_that_nobody_sent() {
+    let (a, b) = (site(), site());
+    a.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('k'), 'b', 'old', 4, 5, x'01', 1, 0)");
+    a.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('k'), '-1', NULL, 3, 3, x'01', 3, 2)");
+    b.pull(&a);
+    assert_eq!(a.rows("SELECT * FROM t"), ["'k'|NULL|NULL"]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["'k'|NULL|NULL"]);
+    assert_eq!(a.changes(), b.changes());
+}
+
+#[test]
+fn x5_an_absent_cell_of_a_row_that_never_was_makes_no_row() {
+    let (a, b) = (site(), site());
+    a.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('k'), 'b', 'x', 0, 5, x'01', 1, 0)");
+    b.pull(&a);
+    assert_eq!((a.rows("SELECT * FROM t"), a.changes()), (vec![], vec![]));
+    assert_eq!((a.changes(), a.vector()), (b.changes(), b.vector()));
+}
+
+#[test]
 fn x6_the_journal_counts_what_happened_within_a_transaction() {
     let s = site();
     s.exec("BEGIN; INSERT INTO t VALUES('u', 1, 1); UPDATE t SET a = 2; UPDATE t SET a = 3; COMMIT");
