@@ -3,4 +3,6 @@
 pub mod fuzz;
 pub mod random;
 pub mod site;
+#[cfg(test)]
+mod tidy;
 pub mod wait;
