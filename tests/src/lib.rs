@@ -6,3 +6,4 @@ pub mod site;
 #[cfg(test)]
 mod tidy;
 pub mod wait;
+pub mod workload;

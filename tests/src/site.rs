@@ -43,10 +43,16 @@ impl Site {
 
     /// In a file, WAL.
     pub fn file(path: &Path) -> Self {
+        let site = Self::open(path);
+        site.db.pragma_update(None, "journal_mode", "wal").expect("WAL");
+        site
+    }
+
+    /// In a file as it is, whatever its journal mode.
+    pub fn open(path: &Path) -> Self {
         register();
         let db = Connection::open(path).expect("the file opens");
         db.busy_timeout(std::time::Duration::from_secs(20)).expect("a timeout can be set");
-        db.pragma_update(None, "journal_mode", "wal").expect("WAL");
         Self { db }
     }
 
