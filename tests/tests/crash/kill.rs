@@ -152,7 +152,7 @@ impl Story {
 fn kills(journal: &'static str, synchronous: &'static str) {
     let mut story = Story::new(journal, synchronous);
     let first = setting("STARLING_CRASH_SEED", 1);
-    let n = setting("STARLING_CRASH_KILLS", 60);
+    let n = setting("STARLING_CRASH_KILLS", 50);
     for seed in first..first + n {
         println!("{journal} {synchronous}: STARLING_CRASH_SEED={seed}");
         story.kill_once(seed);

@@ -12,7 +12,7 @@ fn resident() -> Option<u64> {
 
 fn cycle(path: &std::path::Path, i: u64) {
     let site = Site::open(path);
-    site.exec(&format!("INSERT OR REPLACE INTO t VALUES({}, {i})", i % 100));
+    site.exec(&format!("INSERT OR REPLACE INTO t VALUES({}, {i})", i % 10));
     site.one::<i64>("SELECT count(*) FROM crsql_changes");
     site.one::<Vec<u8>>("SELECT starling_vector()");
     assert!(!site.refused("SELECT starling_merge(x'01')").is_empty());
