@@ -215,7 +215,7 @@ mod tests {
                 let r = random(&mut state);
                 // Mostly small lengths that fit, now and then any.
                 let word =
-                    if r.is_multiple_of(4) { (r >> 32) as u32 } else { (r >> 8) as u32 % 40 | (r as u32 & SWIM_BIT) };
+                    if r.is_multiple_of(4) { (r >> 32) as u32 } else { ((r >> 8) as u32 % 40) | (r as u32 & SWIM_BIT) };
                 stream.extend_from_slice(&word.to_le_bytes());
                 stream.extend((0..random(&mut state) % 40).map(|i| i as u8));
             }
