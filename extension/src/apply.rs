@@ -159,15 +159,17 @@ impl Session {
         let won = || decision.won.iter().filter_map(|i| incoming.cells.get(*i));
         let position = |column: u32| table.info.position(column);
         match (local.visible, visible) {
+            // What a lifetime that is over had in the cells that nobody has sent yet must not shine through: a replica that never
+            // saw it shows the defaults.
+            (true, true) if decision.new_lifetime && won().count() < table.info.columns.len() => {
+                self.delete_row(table, key)?;
+                let cells = shown_cells(table, incoming, local, decision);
+                let cells: Vec<(usize, ValueRef<'_>)> = cells.iter().map(|(p, v)| (*p, v.as_ref())).collect();
+                self.insert_cells(table, key, &cells)
+            }
             (true, true) => {
                 let cells: Vec<(usize, ValueRef<'_>)> =
                     won().filter_map(|c| position(c.column).map(|p| (p, c.value))).collect();
-                let anew = decision.new_lifetime && decision.adopt_base && cells.len() < table.info.columns.len();
-                if anew {
-                    // Columns that the new lifetime's base does not know show their default, not the former one's value.
-                    self.delete_row(table, key)?;
-                    return self.insert_cells(table, key, &cells);
-                }
                 self.update_cells(table, key, &cells)
             }
             (true, false) => {

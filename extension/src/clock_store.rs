@@ -146,7 +146,9 @@ impl Session {
         };
         let Some(open) = taken else { return Ok(()) };
         let result = self.store(&open);
-        if result.is_err() {
+        // Where the error ended the whole transaction (a full disk does) the block is as gone as everything else: kept, it would be
+        // written by the next one.
+        if result.is_err() && self.tx.borrow().active {
             self.tx_mut().block = Some(open);
         }
         result

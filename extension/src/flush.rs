@@ -45,7 +45,7 @@ struct Touched {
 }
 
 impl Session {
-    /// Writes what the journal holds. Nothing is lost when it fails: the journal keeps it.
+    /// Writes what the journal holds. Nothing is lost when it fails: while the transaction goes on the journal keeps it.
     pub fn flush(&self) -> Result<()> {
         if self.tx.borrow().poisoned {
             return Err(Error::msg("starling: a merge failed in this transaction, which can only be rolled back"));
@@ -64,7 +64,8 @@ impl Session {
         let rowid = self.db.last_insert_rowid();
         let result = self.flush_touches(&mut touches).and_then(|()| self.write_block());
         self.db.set_last_insert_rowid(rowid);
-        if result.is_err() {
+        // Where the error ended the whole transaction (a full disk does) its touches are as gone as its rows.
+        if result.is_err() && self.tx.borrow().active {
             self.journal.borrow_mut().put_back(touches);
         }
         result
@@ -94,7 +95,9 @@ impl Session {
                 Ok(())
             }
             Err(e) => {
-                tx.nine = entries;
+                if tx.active {
+                    tx.nine = entries;
+                }
                 Err(e)
             }
         }

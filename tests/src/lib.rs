@@ -1,5 +1,9 @@
-//! What the tests share: connections with the extension, seeded randomness, waiting for a condition.
+//! What the tests share: connections with the extension, seeded randomness, fuzz targets, waiting for a condition.
 
+pub mod fuzz;
 pub mod random;
 pub mod site;
+#[cfg(test)]
+mod tidy;
 pub mod wait;
+pub mod workload;

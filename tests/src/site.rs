@@ -66,6 +66,13 @@ pub fn plain(path: &Path) -> Connection {
     db
 }
 
+/// Tries to close a connection on which a statement is still running; whether SQLite refused, as it must.
+#[allow(unsafe_code)]
+pub fn close_is_refused(db: &Connection) -> bool {
+    // SAFETY: a statement borrows the connection (the caller's test), so SQLite refuses and the handle stays what it was.
+    unsafe { rusqlite::ffi::sqlite3_close(db.handle()) == rusqlite::ffi::SQLITE_BUSY }
+}
+
 /// A change as replicas must agree on it: (table, pk, cid, val, col_version, cl).
 pub type Change = (String, Vec<u8>, String, String, i64, i64);
 
@@ -85,9 +92,15 @@ impl Site {
 
     /// In a file, WAL.
     pub fn file(path: &Path) -> Self {
+        let site = Self::open(path);
+        site.db.pragma_update(None, "journal_mode", "wal").expect("WAL");
+        site
+    }
+
+    /// In a file as it is, whatever its journal mode.
+    pub fn open(path: &Path) -> Self {
         let db = open(path).expect("the file opens");
         db.busy_timeout(std::time::Duration::from_secs(20)).expect("a timeout can be set");
-        db.pragma_update(None, "journal_mode", "wal").expect("WAL");
         Self { db }
     }
 

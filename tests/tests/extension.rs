@@ -14,6 +14,8 @@ mod damage;
 mod exactness;
 #[path = "extension/fract.rs"]
 mod fract;
+#[path = "extension/hazards.rs"]
+mod hazards;
 #[path = "extension/interface.rs"]
 mod interface;
 #[path = "extension/laws.rs"]

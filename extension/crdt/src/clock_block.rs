@@ -10,6 +10,9 @@ use core::ops::Range;
 const FORMAT: u8 = 1;
 /// A block is closed once it is this long: a 4096-byte page holds four in a table without rowids.
 pub const BLOCK_TARGET: usize = 850;
+/// Front-coding may save at most this much in one block. Before its last entry a block that was written here is shorter than
+/// [`BLOCK_TARGET`], so it holds at most 212 entries, which share at most 850 bytes each; a forged one could unfold without bound.
+const MAX_SAVED: usize = 256 * 1024;
 
 #[derive(Clone, Debug)]
 struct Slot {
@@ -37,6 +40,7 @@ impl ClockBlock {
         }
         block.arena.reserve(bytes.len() * 2);
         let mut last = 0..0;
+        let mut saved = 0usize;
         while !r.is_empty() {
             let start = r;
             let shared = usize::try_from(r.varint(u64::from(u32::MAX), "shared key bytes")?).unwrap_or(usize::MAX);
@@ -44,6 +48,10 @@ impl ClockBlock {
             let clock = r.bytes("row clock")?;
             if shared > last.len() {
                 return Err(start.error("shared key bytes", Problem::Invalid));
+            }
+            saved = saved.saturating_add(shared);
+            if saved > MAX_SAVED {
+                return Err(start.error("shared key bytes", Problem::TooLarge));
             }
             let from = block.arena.len();
             block.arena.extend_from_within(last.start..last.start + shared);
@@ -201,5 +209,36 @@ mod tests {
             if let Some(b) = bytes.first_mut() { *b = FORMAT; }
             let _ = ClockBlock::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn a_block_that_would_unfold_without_bound_is_refused() {
+        let mut bytes = alloc::vec![FORMAT];
+        put_varint(&mut bytes, 0);
+        put_bytes(&mut bytes, &[0u8; 40_000]);
+        put_bytes(&mut bytes, b"");
+        for i in 0..10_000u16 {
+            put_varint(&mut bytes, 40_000);
+            put_bytes(&mut bytes, &i.to_be_bytes());
+            put_bytes(&mut bytes, b"");
+        }
+        assert_eq!(ClockBlock::decode(&bytes).unwrap_err().problem, Problem::TooLarge);
+    }
+
+    #[test]
+    fn long_keys_that_share_nearly_everything_still_fit_a_block() {
+        let mut block = ClockBlock::default();
+        for i in 0..2000u16 {
+            let key = [&[7u8; 840][..], &i.to_be_bytes()].concat();
+            block.set(&key, &[1]);
+        }
+        let mut n = 0;
+        block
+            .encode(|_, bytes| {
+                n += ClockBlock::decode(bytes)?.len();
+                Ok::<(), DecodeError>(())
+            })
+            .unwrap();
+        assert_eq!(n, 2000);
     }
 }

@@ -95,10 +95,17 @@ pub fn decide(
     let local_cl = local.map_or(0, |c| c.cl);
     match (incoming.cl.cmp(&local_cl), local) {
         (Ordering::Less, _) => None,
+        (_, None) if says_nothing(incoming) => None,
         (Ordering::Greater, _) | (_, None) => Some(new_lifetime(incoming, columns)),
         (Ordering::Equal, Some(_)) if incoming.cl.is_multiple_of(2) => None,
         (Ordering::Equal, Some(local)) => same_lifetime(local, values, incoming, merge_equal),
     }
+}
+
+/// Absent cells of a row that never existed here: no log entry would name the row, so it must not come to be by them.
+fn says_nothing(incoming: &Incoming<'_>) -> bool {
+    let only_cells = matches!(incoming.kind, IncomingKind::Cells { life: None, .. }) && incoming.cl == 1;
+    only_cells && !incoming.cells.is_empty() && incoming.cells.iter().all(|c| c.version == 0)
 }
 
 fn new_lifetime(incoming: &Incoming<'_>, columns: &[u32]) -> Decision {
@@ -133,7 +140,7 @@ fn new_lifetime(incoming: &Incoming<'_>, columns: &[u32]) -> Decision {
     Decision {
         clock,
         sentinel,
-        won: (0..incoming.cells.len()).collect(),
+        won: incoming.cells.iter().enumerate().filter(|(_, c)| c.version > 0).map(|(i, _)| i).collect(),
         new_lifetime: true,
         life_won: decision_life,
         adopt_base: matches!(incoming.kind, IncomingKind::Base { .. }),

@@ -57,6 +57,10 @@ impl<'a> Nine<'a> {
             ValueRef::Blob(b) => b,
             _ => return Err(refuse("pk must be a blob as crsql_pack_columns makes it")),
         };
+        let cl = number(column::CL, "cl", MAX_COUNTER)?;
+        if cl == 0 {
+            return Err(refuse("cl is 0, a row's causal length is 1 or more"));
+        }
         Ok(Self {
             table: text(column::TABLE, "table")?,
             pk,
@@ -65,7 +69,7 @@ impl<'a> Nine<'a> {
             col_version: number(column::COL_VERSION, "col_version", MAX_COUNTER)?,
             db_version: number(column::DB_VERSION, "db_version", MAX_VERSION)?,
             site,
-            cl: number(column::CL, "cl", MAX_COUNTER)?,
+            cl,
             seq: number(column::SEQ, "seq", MAX_SEQ)?,
         })
     }

@@ -177,4 +177,56 @@ mod tests {
             }
         }
     }
+
+    /// splitmix64.
+    fn random(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Reads everything that a stream holds, fed in pieces of at most `step` bytes.
+    fn read_all(stream: &[u8], step: usize) -> (Vec<ControlMessage>, bool) {
+        let (mut reader, mut out) = (ControlReader::default(), Vec::new());
+        for piece in stream.chunks(step) {
+            reader.feed(piece);
+            loop {
+                match reader.next_buffered() {
+                    Ok(Some(message)) => out.push(message),
+                    Ok(None) => break,
+                    Err(_) => return (out, false),
+                }
+            }
+            assert!(
+                reader.buffer.capacity() <= stream.len() * 2 + 2 * STEP,
+                "memory follows what came, not what was said"
+            );
+        }
+        (out, true)
+    }
+
+    #[test]
+    fn streams_of_any_bytes_read_the_same_however_they_are_cut() {
+        let mut state = 7;
+        for _ in 0..2_000 {
+            let mut stream = Vec::new();
+            for _ in 0..random(&mut state) % 6 {
+                let r = random(&mut state);
+                // Mostly small lengths that fit, now and then any.
+                let word =
+                    if r.is_multiple_of(4) { (r >> 32) as u32 } else { ((r >> 8) as u32 % 40) | (r as u32 & SWIM_BIT) };
+                stream.extend_from_slice(&word.to_le_bytes());
+                stream.extend((0..random(&mut state) % 40).map(|i| i as u8));
+            }
+            let whole = read_all(&stream, stream.len().max(1));
+            for step in [1, 3, 7] {
+                assert_eq!(read_all(&stream, step), whole, "{stream:02x?} in pieces of {step}");
+            }
+            let length = |m: &ControlMessage| match m {
+                ControlMessage::Frame(b) | ControlMessage::Swim(b) => b.len() + LENGTH_BYTES,
+            };
+            assert!(whole.0.iter().map(length).sum::<usize>() <= stream.len());
+        }
+    }
 }

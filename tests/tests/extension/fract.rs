@@ -3,7 +3,7 @@
 use starling_tests::random::Random;
 use starling_tests::site::Site;
 
-const TODO: &str = "CREATE TABLE todo(id INTEGER PRIMARY KEY, list TEXT, ord TEXT, title TEXT)";
+const LISTED: &str = "CREATE TABLE todo(id INTEGER PRIMARY KEY, list TEXT, ord TEXT, title TEXT)";
 
 fn ordered(sql: &str, call: &str) -> Site {
     let s = Site::memory();
@@ -13,7 +13,7 @@ fn ordered(sql: &str, call: &str) -> Site {
 }
 
 fn todo() -> Site {
-    ordered(TODO, "'todo', 'ord', 'list'")
+    ordered(LISTED, "'todo', 'ord', 'list'")
 }
 
 /// Ids in the order of the list, and whether all of its keys differ.
@@ -319,7 +319,7 @@ fn doing_it_again_is_harmless_and_another_order_takes_the_place() {
     let s = todo();
     s.exec("INSERT INTO todo VALUES(1, 'a', 1, 'x'), (2, 'a', 1, 'x')");
     let (schema, changes) = (s.rows("SELECT name, sql FROM sqlite_master ORDER BY rowid"), s.changes());
-    s.exec("SELECT crsql_fract_as_ordered('TODO', 'ORD', 'LIST')");
+    s.exec("SELECT crsql_fract_as_ordered('LISTED', 'ORD', 'LIST')");
     assert_eq!(s.rows("SELECT name, sql FROM sqlite_master ORDER BY rowid"), schema);
     assert_eq!(s.changes(), changes);
     s.exec("SELECT crsql_fract_as_ordered('todo', 'title'); INSERT INTO todo VALUES(3, 'b', NULL, 1); UPDATE todo SET ord = 1 WHERE id = 1");
@@ -330,7 +330,7 @@ fn doing_it_again_is_harmless_and_another_order_takes_the_place() {
     assert_eq!(s.rows("SELECT more FROM todo WHERE id = 9"), ["'m'"]);
     // Capture's triggers were made anew and fire first now; what comes out is the same.
     s.exec("INSERT INTO todo VALUES(10, 'a', 1, 'x', 'n'); UPDATE todo SET ord = -1 WHERE id = 10");
-    let other = ordered(&TODO.replace("title TEXT", "title TEXT, more"), "'todo', 'ord', 'list'");
+    let other = ordered(&LISTED.replace("title TEXT", "title TEXT, more"), "'todo', 'ord', 'list'");
     other.pull(&s);
     assert_eq!((other.changes(), ids(&other, "a")), (s.changes(), ids(&s, "a")));
 }
@@ -349,7 +349,7 @@ fn neighbours_are_found_by_an_index_and_one_that_is_there_is_used() {
     let plan = |s: &Site| s.rows("EXPLAIN QUERY PLAN SELECT max(ord) FROM todo WHERE list = 'a'").join(" ");
     let s = todo();
     assert!(plan(&s).contains("todo__fractindex_order"), "{}", plan(&s));
-    let s = ordered(&format!("{TODO}; CREATE INDEX own ON todo(list, ord, title)"), "'todo', 'ord', 'list'");
+    let s = ordered(&format!("{LISTED}; CREATE INDEX own ON todo(list, ord, title)"), "'todo', 'ord', 'list'");
     assert!(plan(&s).contains("own"), "{}", plan(&s));
     assert_eq!(s.one::<i64>("SELECT count(*) FROM sqlite_master WHERE name = 'todo__fractindex_order'"), 0);
 }
@@ -407,7 +407,7 @@ fn three_replicas_that_reorder_at_once_end_with_one_order() {
 
 #[test]
 fn a_merged_key_is_final() {
-    let (a, b) = (Site::memory().with(&[("todo", TODO)]), todo());
+    let (a, b) = (Site::memory().with(&[("todo", LISTED)]), todo());
     a.exec("INSERT INTO todo VALUES(1, 'a', 1, 'x')");
     b.pull(&a);
     assert_eq!(b.rows("SELECT ord FROM todo"), ["'1'"], "a table that is not ordered there says 1");

@@ -118,5 +118,7 @@ fn updates_and_deletes_of_crsql_changes_and_malformed_values_are_errors_that_say
     assert!(s.refused(&nine("x'0109'", "x'01'")).contains("pk"));
     assert!(s.refused(&nine("'text'", "x'01'")).contains("pk"));
     assert!(s.refused(&nine("crsql_pack_columns(5)", "zeroblob(17)")).contains("site_id"));
+    let cl_0 = "INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(5), 'a', 1, 1, 1, x'01', 0, 0)";
+    assert!(s.refused(cl_0).contains("cl is 0"), "no replica would take such a row from us");
     assert!(s.refused("SELECT crsql_config_set('nonsense', 1)").contains("unknown setting"));
 }

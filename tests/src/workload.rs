@@ -1,0 +1,107 @@
+//! A program that writes, to be killed or starved: what the crash tests run, and what they check afterwards.
+
+use crate::random::Random;
+use crate::site::Site;
+use rusqlite::{Connection, Result};
+use std::collections::BTreeSet;
+
+/// Two tables for the work, and one that says which steps are done.
+pub const TABLES: &[(&str, &str)] = &[
+    ("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b INTEGER)"),
+    ("k", "CREATE TABLE k(x INTEGER NOT NULL, y BLOB NOT NULL, PRIMARY KEY(x, y)) WITHOUT ROWID"),
+    ("done", "CREATE TABLE done(n INTEGER PRIMARY KEY, by TEXT)"),
+];
+
+/// The statements of step `n`; the last one marks it as done.
+pub fn step(r: &mut Random, n: u64, by: &str) -> Vec<String> {
+    let mut out: Vec<String> = (0..r.below(4)).map(|_| statement(r)).collect();
+    out.push(format!("INSERT INTO done VALUES({n}, '{by}')"));
+    out
+}
+
+fn statement(r: &mut Random) -> String {
+    let (key, value, few) = (r.below(200), r.below(1000), r.below(40));
+    match r.below(12) {
+        0..=2 => format!("INSERT OR REPLACE INTO t VALUES('{key}', {value}, 1)"),
+        3 | 4 => format!("UPDATE t SET a = {value}, b = coalesce(b, 0) + 1 WHERE CAST(id AS INTEGER) % 40 = {few}"),
+        5 => format!("DELETE FROM t WHERE CAST(id AS INTEGER) % 40 = {few}"),
+        6 => format!("UPDATE OR REPLACE t SET id = '{}' WHERE id = '{key}'", r.below(200)),
+        7 => "UPDATE t SET b = b + 1".to_string(),
+        8 => format!(
+            "WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i LIMIT 60) \
+             INSERT OR IGNORE INTO k SELECT n, zeroblob({few}) FROM i"
+        ),
+        9 => format!("DELETE FROM k WHERE x % 7 = {}", few % 7),
+        10 => format!("SELECT starling_prune({})", few * 10),
+        _ => format!(
+            "INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('{key}'), 'a', {value}, {}, 1, x'0f', 1, 0)",
+            r.below(9) + 1
+        ),
+    }
+}
+
+/// Runs all of them in one transaction; on failure nothing of it may stay.
+pub fn transaction(db: &Connection, statements: &[String]) -> Result<()> {
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    let run = || -> Result<()> {
+        for sql in statements {
+            let mut stmt = db.prepare(sql)?;
+            let mut rows = stmt.query([])?;
+            while rows.next()?.is_some() {}
+        }
+        db.execute_batch("COMMIT")
+    };
+    run().inspect_err(|_| {
+        if !db.is_autocommit() {
+            let _ = db.execute_batch("ROLLBACK");
+        }
+    })
+}
+
+/// Everything that the tables hold, and the version.
+pub fn content(site: &Site) -> Vec<String> {
+    let mut out = site.rows("SELECT crsql_db_version()");
+    for (name, _) in TABLES {
+        out.extend(site.rows(&format!("SELECT '{name}', * FROM {name} ORDER BY 2, 3")));
+    }
+    out
+}
+
+/// What must hold of any replica at any moment: the file is whole, each cell belongs to one log entry, each row has its cells.
+pub fn check(site: &Site) {
+    assert_eq!(site.one::<String>("PRAGMA integrity_check"), "ok");
+    let changes = site.changes();
+    let cells: BTreeSet<_> = changes.iter().map(|c| (&c.0, &c.1, &c.2)).collect();
+    assert_eq!(cells.len(), changes.len(), "a cell belongs to two log entries");
+    let keys =
+        |table: &str| changes.iter().filter(|c| c.0 == table && c.5 % 2 == 1).map(|c| &c.1).collect::<BTreeSet<_>>();
+    for (name, columns) in [("t", 2), ("k", 0), ("done", 1)] {
+        let rows = site.one::<i64>(&format!("SELECT count(*) FROM {name}"));
+        assert_eq!(keys(name).len() as i64, rows, "rows of {name} without a log entry, or the reverse");
+        let named = changes.iter().filter(|c| c.0 == name && c.2 != "-1").count() as i64;
+        assert!(named <= rows * columns, "{name} has {rows} rows and {named} cells in the log");
+    }
+    // The running totals of the newest record are those of the log.
+    let totals = "SELECT coalesce((SELECT garbage >= 0 AND weight >= garbage FROM crsql_log ORDER BY db_version DESC LIMIT 1), 1)";
+    assert_eq!(site.one::<i64>(totals), 1, "more garbage than entries");
+    let chunks = "SELECT (SELECT coalesce(sum(chunks), 0) FROM crsql_log) = (SELECT count(*) FROM crsql_log_chunk)";
+    assert_eq!(site.one::<i64>(chunks), 1, "chunks without a record, or a record without its chunks");
+}
+
+/// Both exchange everything and must end equal, and neither may find a dot that was used twice.
+pub fn meet(a: &Site, b: &Site) {
+    for (x, y) in [(a, b), (b, a)] {
+        let theirs = y.vector();
+        let told: Option<String> =
+            x.db.query_row("SELECT starling_check(?1)", [&theirs], |r| r.get(0)).expect("vectors can be compared");
+        assert_eq!(told, None, "a dot was used twice");
+    }
+    a.pull(b);
+    b.pull(a);
+    for (name, _) in TABLES {
+        let sql = format!("SELECT * FROM {name} ORDER BY 1, 2");
+        assert_eq!(a.rows(&sql), b.rows(&sql), "{name} differs");
+    }
+    assert_eq!(a.changes(), b.changes(), "changes differ");
+    assert_eq!(a.vector(), b.vector(), "vectors differ");
+}

@@ -1,0 +1,157 @@
+//! SQLITE_FULL at any point of a commit or a merge.
+
+use super::setting;
+use starling_tests::random::Random;
+use starling_tests::site::Site;
+use starling_tests::workload::{check, content, meet, step, transaction, TABLES};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+/// Lets the file grow by so many pages and no more.
+fn room(site: &Site, pages: Option<u64>) {
+    let now: i64 = site.one("PRAGMA page_count");
+    let limit = pages.map_or(1 << 30, |p| now.cast_unsigned() + p);
+    site.one::<i64>(&format!("PRAGMA max_page_count = {limit}"));
+}
+
+/// What another replica answers: the parts, and the vector to be claimed after them.
+type Answer = (Vec<(Vec<u8>, bool)>, Vec<u8>);
+
+/// Takes all of an answer, as the sidecar does.
+fn merge_all(to: &Site, (parts, vector): &Answer) -> rusqlite::Result<()> {
+    let run = || -> rusqlite::Result<()> {
+        to.db.execute_batch("BEGIN IMMEDIATE")?;
+        for (part, _) in parts {
+            to.merge(part)?;
+        }
+        to.db.query_row("SELECT starling_claim(?1)", [vector], |_| Ok(()))?;
+        to.db.execute_batch("COMMIT")
+    };
+    run().inspect_err(|_| {
+        if !to.db.is_autocommit() {
+            let _ = to.db.execute_batch("ROLLBACK");
+        }
+    })
+}
+
+fn state(site: &Site) -> (Vec<String>, Vec<starling_tests::site::Change>, Vec<u8>) {
+    (content(site), site.changes(), site.vector())
+}
+
+/// What makes the work fail at first, ever later.
+#[derive(Clone, Copy, Debug)]
+enum Obstacle {
+    /// The file may grow by so many pages only.
+    Full,
+    /// Somebody calls `sqlite3_interrupt` after so many steps of SQLite's machine, also inside the extension's statements.
+    Interrupt,
+}
+
+/// Counts down to an interrupt; 0 = there is none.
+type Fuse = Arc<AtomicU64>;
+
+impl Obstacle {
+    /// Sets it up for the given attempt, or takes it away after many.
+    fn set(self, site: &Site, fuse: &Fuse, r: &mut Random, attempt: u64) {
+        match self {
+            _ if attempt >= 30 => lift(site, fuse),
+            Self::Full => room(site, Some(attempt + r.below(2))),
+            Self::Interrupt => fuse.store(1 + attempt * attempt * 3 + r.below(20), Ordering::Relaxed),
+        }
+    }
+}
+
+fn lift(site: &Site, fuse: &Fuse) {
+    fuse.store(0, Ordering::Relaxed);
+    room(site, None);
+}
+
+/// Every 7 steps of SQLite's machine the fuse burns down by one.
+fn light(site: &mut Site) -> Fuse {
+    let fuse = Fuse::default();
+    let burning = Arc::clone(&fuse);
+    let stop = move || {
+        let left = burning.load(Ordering::Relaxed);
+        burning.store(left.saturating_sub(1), Ordering::Relaxed);
+        left == 1
+    };
+    site.db.progress_handler(7, Some(stop)).expect("a handler can be set");
+    fuse
+}
+
+/// Tries until it goes through; every failure must leave what was there before, for this connection and for others.
+fn until_it_succeeds(
+    site: &Site,
+    obstacle: Obstacle,
+    fuse: &Fuse,
+    r: &mut Random,
+    mut work: impl FnMut() -> rusqlite::Result<()>,
+) -> u64 {
+    let before = state(site);
+    for attempt in 0.. {
+        obstacle.set(site, fuse, r, attempt);
+        let outcome = work();
+        lift(site, fuse);
+        match outcome {
+            Ok(()) => return attempt,
+            Err(e) => {
+                let message = e.to_string();
+                assert!(message.contains("full") || message.contains("interrupt"), "it failed for another reason: {e}");
+                assert!(site.db.is_autocommit());
+                let after = state(site);
+                assert_eq!(after.0, before.0, "rows of what failed were left ({obstacle:?})");
+                assert_eq!(after.1, before.1, "changes of what failed were left ({obstacle:?})");
+                assert_eq!(after.2, before.2, "claims of what failed were left ({obstacle:?})");
+            }
+        }
+    }
+    unreachable!("there is an end of it")
+}
+
+/// One replica against the obstacle, one without; in the end both are equal. Returns how often it failed.
+fn struggle(obstacle: Obstacle, journal: &str, seed: u64) -> u64 {
+    let folder = tempfile::tempdir().expect("a directory");
+    let mut r = Random::new(seed);
+    let mut a = Site::open(&folder.path().join("a.db")).with(TABLES);
+    a.db.pragma_update(None, "journal_mode", journal).expect("a journal mode");
+    a.exec("PRAGMA synchronous = off");
+    let fuse = light(&mut a);
+    let b = Site::memory().with(TABLES);
+    let mut failures = 0;
+    for n in 0..setting("STARLING_CRASH_STEPS", 20) {
+        let statements = step(&mut r, n, "a");
+        if matches!(obstacle, Obstacle::Full) {
+            // No free pages to live on.
+            a.exec("VACUUM");
+        }
+        failures += until_it_succeeds(&a, obstacle, &fuse, &mut r, || transaction(&a.db, &statements));
+        for more in 0..3 {
+            let _ = transaction(&b.db, &step(&mut r, 10_000 + 3 * n + more, "b"));
+        }
+        if n % 3 == 0 {
+            let answer = b.answer(&a.vector());
+            failures += until_it_succeeds(&a, obstacle, &fuse, &mut r, || merge_all(&a, &answer));
+        }
+        if n % 10 == 0 {
+            check(&a);
+            meet(&a, &b);
+        }
+    }
+    meet(&a, &b);
+    println!("{obstacle:?}, {journal}, STARLING_CRASH_SEED={seed}: failed {failures} times");
+    failures
+}
+
+#[test]
+fn a_full_disk_at_any_point_leaves_nothing_in_half_and_a_retry_succeeds() {
+    let seed = setting("STARLING_CRASH_SEED", 1);
+    let failures = struggle(Obstacle::Full, "wal", seed) + struggle(Obstacle::Full, "delete", seed + 1);
+    assert!(failures > 5, "the disk was hardly ever full: {failures}");
+}
+
+#[test]
+fn an_interrupt_at_any_point_leaves_nothing_in_half_and_a_retry_succeeds() {
+    let seed = setting("STARLING_CRASH_SEED", 1);
+    let failures = struggle(Obstacle::Interrupt, "wal", seed) + struggle(Obstacle::Interrupt, "delete", seed + 1);
+    assert!(failures > 100, "it was hardly ever interrupted: {failures}");
+}
