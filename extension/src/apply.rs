@@ -257,7 +257,7 @@ impl Session {
         delete.execute()
     }
 
-    /// Updates cells of a visible row.
+    /// Updates cells of a visible row. What a user's trigger makes of the row is undone: its author's has run already (X10).
     pub fn update_cells(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
         if cells.is_empty() {
             return Ok(());
@@ -267,14 +267,19 @@ impl Session {
         let mut words: Vec<usize> = columns.iter().map(word).collect();
         words.sort_unstable();
         words.dedup();
+        let before = if table.has_user_triggers { self.row_values(table, key)? } else { None };
         let seen = match self.as_merge(table, key, || self.run_cells(table, key, false, cells, &columns)) {
             Err(e) if failed_in_place(&e) && self.row_has(table, key, cells)? => 0,
             other => other?,
         };
-        // Plain triggers say nothing of a group in which nothing changed: their count tells nothing, the row does.
-        let as_merged = if table.portable { self.row_has(table, key, cells)? } else { seen as usize == words.len() };
-        if !as_merged {
-            self.force(table, key, cells, &columns)?;
+        if seen as usize != words.len() {
+            let before = before.unwrap_or_default();
+            let others = before.iter().enumerate().filter(|(i, _)| !columns.contains(i));
+            let mut all: Vec<(usize, ValueRef<'_>)> = others.map(|(i, v)| (i, v.as_ref())).collect();
+            all.extend_from_slice(cells);
+            all.sort_by_key(|(i, _)| *i);
+            let columns: Vec<usize> = all.iter().map(|c| c.0).collect();
+            self.force(table, key, &all, &columns)?;
         }
         Ok(())
     }
@@ -293,12 +298,12 @@ impl Session {
             other => other?,
         };
         if seen != 1 {
-            self.force(table, key, cells, &columns)?;
+            self.force_anew(table, key, cells, &columns)?;
         }
         Ok(())
     }
 
-    /// Makes the row be there with these cells, whatever triggers say.
+    /// Makes the row be there with these cells, whatever triggers say; other cells of a row that is there stay.
     fn force(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)], columns: &[usize]) -> Result<()> {
         self.without_triggers(|| {
             if !self.row_exists(table, key)? {
@@ -308,6 +313,14 @@ impl Session {
             } else {
                 self.run_cells(table, key, false, cells, columns)
             }
+        })
+    }
+
+    /// Makes the row be there with these cells and its defaults, whatever triggers say.
+    fn force_anew(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)], columns: &[usize]) -> Result<()> {
+        self.without_triggers(|| {
+            self.run_delete(table, key)?;
+            self.run_cells(table, key, true, cells, columns)
         })
     }
 

@@ -66,6 +66,17 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the application has triggers of its own on a table.
+    pub fn has_user_triggers(&self, table: &str) -> Result<bool> {
+        let mut any = self.db.prepare_transient(
+            "SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 \
+             AND NOT (name LIKE '%\\_\\_crsql\\_%' ESCAPE '\\') UNION ALL \
+             SELECT 1 FROM temp.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 LIMIT 1",
+        )?;
+        any.bind_text(1, table)?;
+        any.step()
+    }
+
     /// The triggers on a table that write to the journal or to an inbox, or refuse what those could not keep.
     pub fn own_triggers(&self, table: &str) -> Result<Vec<Trigger>> {
         let mut all = self.db.prepare_transient(

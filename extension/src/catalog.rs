@@ -11,6 +11,17 @@ use crate::sqlite::Result;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+/// Whether a table of the catalogue is a CRR: what `crsql_table.active` holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It was let go (`crsql_as_table`) and waits for `crsql_as_crr`.
+    Archived = 0,
+    /// It is one.
+    Active = 1,
+    /// It was dropped while it was one. A table that comes back in its place goes on as one.
+    Missing = 2,
+}
+
 /// A CRR as this connection knows it.
 #[derive(Debug)]
 pub struct Table {
@@ -22,6 +33,8 @@ pub struct Table {
     pub portable: bool,
     /// What became of its columns.
     pub history: History,
+    /// The application has triggers on it, which may write the row that a merge is writing.
+    pub has_user_triggers: bool,
     /// The row clock statements.
     rows: String,
 }
@@ -40,7 +53,7 @@ pub struct Catalog {
 impl Table {
     pub(crate) fn new(info: TableInfo, history: History) -> Self {
         let rows = format!("main.crsql_rows_{}", info.id);
-        Self { column_ids: info.column_ids(), portable: false, history, rows, info }
+        Self { column_ids: info.column_ids(), portable: false, has_user_triggers: false, history, rows, info }
     }
 
     /// The text of a per-table statement.
@@ -136,7 +149,8 @@ impl Session {
         info.columns.retain(|c| c.id != 0);
         let portable = self.capture_of(info.id)? == Capture::Portable && self.inbox_fits(&info)?;
         let history = self.history(info.id)?;
-        let table = Rc::new(Table { portable, ..Table::new(info, history) });
+        let has_user_triggers = self.has_user_triggers(&info.name)?;
+        let table = Rc::new(Table { portable, has_user_triggers, ..Table::new(info, history) });
         let mut catalog = self.catalog.borrow_mut();
         catalog.by_name.insert(table.info.name.to_ascii_lowercase(), table.info.id);
         catalog.by_id.insert(table.info.id, Rc::clone(&table));
@@ -173,7 +187,7 @@ impl Session {
         self.fill_ids(info)?;
         let known = info.id != 0;
         if known {
-            self.set_active(info.id, true)?;
+            self.set_standing(info.id, Standing::Active)?;
         } else {
             let mut add = self.fixed("INSERT INTO main.crsql_table(name, generation, active) VALUES(?1, 1, 1)")?;
             add.bind_text(1, &info.name)?;
@@ -191,10 +205,10 @@ impl Session {
     }
 
     /// Sets whether a table is a CRR at present.
-    pub fn set_active(&self, id: u32, active: bool) -> Result<()> {
+    pub fn set_standing(&self, id: u32, standing: Standing) -> Result<()> {
         let mut set = self.fixed("UPDATE main.crsql_table SET active = ?2 WHERE id = ?1")?;
         set.bind_int(1, i64::from(id))?;
-        set.bind_int(2, i64::from(active))?;
+        set.bind_int(2, standing as i64)?;
         set.execute()
     }
 }

@@ -69,17 +69,33 @@ impl Session {
 
     /// A row's clock. Cells that came after its base and were never written are listed as absent.
     pub fn get_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
-        self.load_block(table, key)?;
-        let result = match self.tx.borrow().block.as_ref().and_then(|b| b.block.get(key)) {
-            Some(bytes) => RowClock::decode(bytes).map(Some).map_err(|e| corrupt("a row clock", e)),
-            None => Ok(None),
+        let mut clock = if self.tx.borrow().active {
+            self.load_block(table, key)?;
+            match self.tx.borrow().block.as_ref().and_then(|b| b.block.get(key)) {
+                Some(bytes) => Some(RowClock::decode(bytes).map_err(|e| corrupt("a row clock", e))?),
+                None => None,
+            }
+        } else {
+            // Without a write transaction of our own another connection may commit at any time: nothing is remembered.
+            self.read_clock(table, key)?
         };
-        self.forget_outside_transaction();
-        let mut clock = result?;
         if let Some(clock) = &mut clock {
             table.list_late(key, clock);
         }
         Ok(clock)
+    }
+
+    /// A row's clock straight from its block. A key below every block belongs to the first one, which then lacks it.
+    fn read_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
+        let mut at = self.of_table(Sql::BlockAt, table)?;
+        at.bind_blob(1, key)?;
+        if !at.step()? {
+            return Ok(None);
+        }
+        match ClockBlock::find_encoded(at.column_blob(1), key).map_err(|e| corrupt("a clock block", e))? {
+            Some(bytes) => RowClock::decode(bytes).map(Some).map_err(|e| corrupt("a row clock", e)),
+            None => Ok(None),
+        }
     }
 
     /// Stores a row's clock; a pristine one is not kept.
@@ -237,13 +253,5 @@ impl Session {
         let Some(open) = tx.block.as_mut() else { return Ok(false) };
         open.hi = hi;
         Ok(open.holds(table.info.id, key))
-    }
-
-    /// Without a write transaction of our own another connection may commit at any time: nothing is remembered.
-    fn forget_outside_transaction(&self) {
-        let mut tx = self.tx_mut();
-        if !tx.active {
-            tx.block = None;
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! `crsql_as_crr` and `crsql_as_table`: arming a table, and letting it go.
 
-use crate::catalog::Table;
+use crate::catalog::{Standing, Table};
 use crate::log::LogWriter;
 use crate::portable::Capture;
 use crate::schema;
@@ -68,7 +68,7 @@ impl Session {
             self.disarm(&table.info)?;
             self.retire_inbox(table.info.id)?;
             self.forget_order(table.info.id, &table.info.name)?;
-            self.set_active(table.info.id, false)?;
+            self.set_standing(table.info.id, Standing::Archived)?;
             self.forget_catalog();
             Ok(())
         })

@@ -102,6 +102,10 @@ impl VTab for JournalTable {
     }
 }
 
+/// Rows in the way of inserts that have not happened yet: as many as inserts can be under way within each other's triggers.
+/// Those of inserts that were ignored are forgotten in time.
+const OVERWRITTEN_MAX: usize = 16;
+
 const TAG: usize = 0;
 const MASK: usize = 1;
 const KEY: usize = 2;
@@ -131,7 +135,7 @@ impl Session {
         let columns = self.column_count(tag.table)?;
         let (kind, width) = match tag.op {
             TagOp::Insert | TagOp::Move => {
-                let replace = values.on_conflict() == Conflict::Replace || self.was_overwritten(values, tag.packed);
+                let replace = values.on_conflict() == Conflict::Replace || self.was_overwritten(&tag, values);
                 insertion(tag.op == TagOp::Move, replace, columns)
             }
             TagOp::Delete => (TouchKind::Delete, 1),
@@ -141,7 +145,11 @@ impl Session {
             TagOp::Overwrite => {
                 let mut bytes = Vec::new();
                 put_key(values, tag.packed, &mut bytes);
-                self.tx.borrow_mut().overwritten = Some(bytes);
+                let overwritten = &mut self.tx.borrow_mut().overwritten;
+                if overwritten.len() >= OVERWRITTEN_MAX {
+                    overwritten.remove(0);
+                }
+                overwritten.push((tag.table, bytes));
                 return Ok(());
             }
         };
@@ -158,11 +166,15 @@ impl Session {
     }
 
     /// Whether a BEFORE trigger told that this key's row stands in the way of the insert that now has happened.
-    fn was_overwritten(&self, values: &Args<'_>, packed: bool) -> bool {
-        let Some(expected) = self.tx.borrow_mut().overwritten.take() else { return false };
-        let mut bytes = Vec::with_capacity(expected.len());
-        put_key(values, packed, &mut bytes);
-        bytes == expected
+    fn was_overwritten(&self, tag: &Tag, values: &Args<'_>) -> bool {
+        if self.tx.borrow().overwritten.is_empty() {
+            return false;
+        }
+        let mut bytes = Vec::new();
+        put_key(values, tag.packed, &mut bytes);
+        let overwritten = &mut self.tx.borrow_mut().overwritten;
+        let found = overwritten.iter().position(|(table, key)| *table == tag.table && *key == bytes);
+        found.map(|at| overwritten.remove(at)).is_some()
     }
 
     /// A key column that holds 1.0 or −0.0: fine where the column's type makes every number a REAL, refused where 1 and

@@ -148,7 +148,8 @@ impl Session {
         Ok(())
     }
 
-    fn write_name(&self, id: u32, name: &str) -> Result<()> {
+    /// Lists a table under a name.
+    pub fn write_name(&self, id: u32, name: &str) -> Result<()> {
         let mut set = self.fixed("UPDATE main.crsql_table SET name = ?2 WHERE id = ?1")?;
         set.bind_int(1, i64::from(id))?;
         set.bind_text(2, name)?;

@@ -1,6 +1,7 @@
 //! After a change of the schema that came from outside: triggers that are gone or stale are made anew, rows that appeared
 //! or vanished meanwhile are logged, and what was kept aside is tried again (E7, E8).
 
+use crate::catalog::Standing;
 use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
@@ -13,7 +14,10 @@ impl Session {
             self.refresh()?;
             self.flush()?;
             self.settle_names()?;
-            for id in self.table_ids()? {
+            for id in self.tables_that_are(Standing::Missing)? {
+                self.find_again(id)?;
+            }
+            for id in self.tables_that_are(Standing::Active)? {
                 self.resume_table(id)?;
             }
             self.retry_aside()
@@ -23,8 +27,35 @@ impl Session {
         Ok(applied)
     }
 
-    fn table_ids(&self) -> Result<Vec<u32>> {
-        let mut all = self.fixed("SELECT id FROM main.crsql_table WHERE active = 1 ORDER BY id")?;
+    /// A table that was gone when it was last looked for: migrations make it anew under its name, or under one that it had
+    /// before they renamed it out of the way (E7).
+    fn find_again(&self, id: u32) -> Result<()> {
+        let mut names = Vec::new();
+        {
+            let mut all = self.fixed(
+                "SELECT name FROM main.crsql_table WHERE id = ?1 UNION ALL \
+                 SELECT name FROM main.crsql_alias WHERE table_id = ?1 AND column_id = 0",
+            )?;
+            all.bind_int(1, i64::from(id))?;
+            while all.step()? {
+                names.push(schema::text(all.column_text(0)));
+            }
+        }
+        for name in names {
+            let Some(info) = schema::read(self.db, &name)? else { continue };
+            let free = self.id_of(&name)?.is_none_or(|(other, _)| other == id);
+            if free && self.has_key_of(id, &info)? && schema::check(self.db, &info).is_ok() {
+                self.write_name(id, &name)?;
+                self.forget_catalog();
+                return self.set_standing(id, Standing::Active);
+            }
+        }
+        Ok(())
+    }
+
+    fn tables_that_are(&self, standing: Standing) -> Result<Vec<u32>> {
+        let mut all = self.fixed("SELECT id FROM main.crsql_table WHERE active = ?1 ORDER BY id")?;
+        all.bind_int(1, standing as i64)?;
         let mut ids = Vec::new();
         while all.step()? {
             ids.push(u32::try_from(all.column_int(0)).map_err(|e| corrupt("crsql_table", e))?);
@@ -38,12 +69,38 @@ impl Session {
             // Dropped: its metadata stays archived, so that it can come back (X3).
             self.retire_inbox(id)?;
             self.forget_order(id, &name)?;
-            return self.set_active(id, false);
+            return self.set_standing(id, Standing::Missing);
         };
         if self.is_armed(&info)? {
             return Ok(());
         }
+        if !self.has_key_of(id, &info)? {
+            return self.begin_anew(id, &info);
+        }
         self.rearm(info)
+    }
+
+    /// Whether a table has as many key columns as the catalogue knows.
+    fn has_key_of(&self, id: u32, info: &TableInfo) -> Result<bool> {
+        let mut count =
+            self.fixed("SELECT count(*) FROM main.crsql_column WHERE table_id = ?1 AND is_key = 1 AND died IS NULL")?;
+        count.bind_int(1, i64::from(id))?;
+        count.step()?;
+        Ok(usize::try_from(count.column_int(0)) == Ok(info.keys.len()))
+    }
+
+    /// A table whose key changed has other rows than before: the former ones are archived, those of now are announced.
+    fn begin_anew(&self, id: u32, info: &TableInfo) -> Result<()> {
+        let capture = self.capture_of(id)?;
+        self.disarm(info)?;
+        self.retire_inbox(id)?;
+        self.set_standing(id, Standing::Archived)?;
+        self.write_name(id, &format!("\u{1}{id}"))?;
+        self.forget_catalog();
+        if schema::check(self.db, info).is_ok() {
+            self.as_crr(None, &info.name, Some(capture))?;
+        }
+        Ok(())
     }
 
     /// Makes a CRR's triggers anew after its columns or its name changed. What the old triggers have captured all along is

@@ -42,7 +42,7 @@ pub struct TxState {
     /// The site named last and its row.
     pub last_site: Option<(starling_crdt::SiteId, u32)>,
     /// A BEFORE trigger told that the row with this key stands in an insert's way.
-    pub overwritten: Option<Vec<u8>>,
+    pub overwritten: Vec<(u32, Vec<u8>)>,
     /// Entries of nine-value inserts that wait to be logged under the local record.
     pub nine: Vec<NineEntry>,
     /// The clock block in memory.

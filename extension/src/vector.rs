@@ -127,7 +127,7 @@ impl Session {
     /// of tables that are not here any more, since the answer left them out (X3).
     pub fn answer_vector(&self) -> Result<Vector> {
         let left_out = self.int(
-            "SELECT EXISTS(SELECT 1 FROM main.crsql_table AS t WHERE active = 0 OR NOT EXISTS \
+            "SELECT EXISTS(SELECT 1 FROM main.crsql_table AS t WHERE active <> 1 OR NOT EXISTS \
              (SELECT 1 FROM main.sqlite_master AS m WHERE m.type = 'table' AND m.name = t.name))",
         )?;
         if left_out != 0 {

@@ -67,6 +67,43 @@ impl ClockBlock {
         Ok(block)
     }
 
+    /// A key's clock bytes out of an encoded block, for who asks for one key only: nothing is kept.
+    ///
+    /// # Errors
+    /// As [`ClockBlock::decode`], as far as it had to read.
+    pub fn find_encoded<'b>(bytes: &'b [u8], key: &[u8]) -> Result<Option<&'b [u8]>, DecodeError> {
+        let mut r = Reader::new(bytes);
+        if r.u8("clock block format")? != FORMAT {
+            return Err(Reader::new(bytes).error("clock block format", Problem::UnknownVersion));
+        }
+        // How many bytes of `key` the entry before has in common with it, and how long that entry's key is.
+        let (mut common, mut len) = (0, 0);
+        while !r.is_empty() {
+            let start = r;
+            let shared = usize::try_from(r.varint(u64::from(u32::MAX), "shared key bytes")?).unwrap_or(usize::MAX);
+            let rest = r.bytes("key")?;
+            let clock = r.bytes("row clock")?;
+            if shared > len {
+                return Err(start.error("shared key bytes", Problem::Invalid));
+            }
+            len = shared + rest.len();
+            if shared > common {
+                // It differs from `key` where the one before did.
+                continue;
+            }
+            let wanted = key.get(shared..).unwrap_or_default();
+            let more = rest.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+            common = shared + more;
+            if common == key.len() && common == len {
+                return Ok(Some(clock));
+            }
+            if rest.get(more) > wanted.get(more) {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
     fn slice(&self, range: &Range<usize>) -> &[u8] {
         self.arena.get(range.clone()).unwrap_or_default()
     }
@@ -196,6 +233,10 @@ mod tests {
             let mut back = Vec::new();
             block.encode(|first, bytes| -> Result<(), DecodeError> {
                 let part = ClockBlock::decode(bytes)?;
+                for n in 0..400usize {
+                    let key: Vec<u8> = (0..n % 6).map(|i| (n / 6 >> (2 * i)) as u8 & 3).collect();
+                    assert_eq!(ClockBlock::find_encoded(bytes, &key)?, part.get(&key));
+                }
                 assert_eq!(part.iter().next().map(|e| e.0), Some(first));
                 back.extend(part.iter().map(|(k, c)| (k.to_vec(), c.to_vec())));
                 Ok(())
@@ -208,6 +249,7 @@ mod tests {
             let mut bytes = bytes;
             if let Some(b) = bytes.first_mut() { *b = FORMAT; }
             let _ = ClockBlock::decode(&bytes);
+            let _ = ClockBlock::find_encoded(&bytes, &[1, 2]);
         }
     }
 

@@ -212,3 +212,74 @@ fn a_close_that_was_refused_in_the_middle_of_a_transaction_loses_nothing_of_it()
     s.exec("INSERT INTO t VALUES('m', 1, 1)");
     assert_eq!(next_version(&s), 3);
 }
+
+#[test]
+fn a_trigger_that_writes_another_column_of_the_merged_row_leaves_replicas_equal() {
+    let (x, y) = (site(), site());
+    x.exec("INSERT INTO t VALUES('k', 1, 'b')");
+    y.pull(&x);
+    y.exec(
+        "CREATE TRIGGER stamp AFTER UPDATE OF a ON t BEGIN UPDATE t SET b = 'stamped by y' WHERE id = NEW.id; END; \
+         CREATE TRIGGER fill AFTER INSERT ON t WHEN NEW.b IS NULL BEGIN UPDATE t SET b = 'filled by y' WHERE id = NEW.id; END",
+    );
+    x.exec("UPDATE t SET a = 2; INSERT INTO t(id, a) VALUES('l', 1)");
+    for _ in 0..2 {
+        y.pull(&x);
+        x.pull(&y);
+    }
+    assert_eq!(y.rows("SELECT * FROM t ORDER BY id"), ["'k'|2|'b'", "'l'|1|NULL"]);
+    assert_eq!(x.rows("SELECT * FROM t ORDER BY id"), y.rows("SELECT * FROM t ORDER BY id"));
+    assert_eq!((x.changes(), x.vector()), (y.changes(), y.vector()));
+    // What y itself writes is stamped, and travels.
+    y.exec("UPDATE t SET a = 3 WHERE id = 'k'");
+    x.pull(&y);
+    assert_eq!(x.rows("SELECT b FROM t WHERE id = 'k'"), ["'stamped by y'"]);
+}
+
+#[test]
+fn a_before_trigger_that_inserts_elsewhere_does_not_hide_an_overwritten_row() {
+    let table = ("r", "CREATE TABLE r(id INTEGER NOT NULL PRIMARY KEY ON CONFLICT REPLACE, a, b)");
+    let other = ("o", "CREATE TABLE o(id INTEGER NOT NULL PRIMARY KEY ON CONFLICT REPLACE, a)");
+    let (x, y) = (Site::memory().with(&[table, other]), Site::memory().with(&[table, other]));
+    for s in [&x, &y] {
+        s.exec("CREATE TRIGGER also BEFORE INSERT ON r BEGIN INSERT INTO o VALUES(NEW.id, 'x'); END");
+    }
+    x.exec("INSERT INTO r VALUES(1, 'zzz', 'zzz')");
+    y.pull(&x);
+    x.exec("INSERT INTO r VALUES(1, 'aaa', 'aaa')");
+    y.pull(&x);
+    assert_eq!(y.rows("SELECT * FROM r"), ["1|'aaa'|'aaa'"]);
+}
+
+#[test]
+fn a_table_that_a_migration_made_anew_is_found_again_however_often_one_looked_meanwhile() {
+    for steps in [
+        "CREATE TABLE n(id TEXT NOT NULL PRIMARY KEY, a, b, c); INSERT INTO n SELECT *, 'c' FROM t; DROP TABLE t; -- ; ALTER TABLE n RENAME TO t",
+        "ALTER TABLE t RENAME TO old; -- ; CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b, c); INSERT INTO t SELECT *, 'c' FROM old; DROP TABLE old; -- ; SELECT 1",
+    ] {
+        let s = site();
+        s.exec("INSERT INTO t VALUES('k', 1, 1)");
+        for step in steps.split("-- ;") {
+            s.exec(step);
+            s.one::<i64>("SELECT starling_resume()");
+        }
+        s.one::<i64>("SELECT starling_resume()");
+        s.exec("UPDATE t SET a = 'captured'");
+        assert_eq!(s.rows("SELECT cid, val FROM crsql_changes ORDER BY cid"), ["'a'|'captured'", "'b'|1", "'c'|'c'"]);
+    }
+}
+
+#[test]
+fn a_table_whose_key_changed_outside_begins_anew_and_is_announced() {
+    let (x, y) = (site(), Site::memory().with(&[("t", "CREATE TABLE t(id, a, b, PRIMARY KEY(id, a)) WITHOUT ROWID")]));
+    x.exec("INSERT INTO t VALUES('k', 1, 1); UPDATE t SET b = 2");
+    x.exec(
+        "CREATE TABLE n(id, a, b, PRIMARY KEY(id, a)) WITHOUT ROWID; INSERT INTO n SELECT * FROM t; DROP TABLE t; \
+         ALTER TABLE n RENAME TO t",
+    );
+    x.one::<i64>("SELECT starling_resume()");
+    x.exec("INSERT INTO t VALUES('k', 2, 3)");
+    y.pull(&x);
+    assert_eq!(y.rows("SELECT * FROM t ORDER BY a"), ["'k'|1|2", "'k'|2|3"]);
+    assert_eq!(x.rows("SELECT count(*) FROM crsql_changes"), ["2"]);
+}

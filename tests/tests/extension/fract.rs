@@ -319,7 +319,7 @@ fn doing_it_again_is_harmless_and_another_order_takes_the_place() {
     let s = todo();
     s.exec("INSERT INTO todo VALUES(1, 'a', 1, 'x'), (2, 'a', 1, 'x')");
     let (schema, changes) = (s.rows("SELECT name, sql FROM sqlite_master ORDER BY rowid"), s.changes());
-    s.exec("SELECT crsql_fract_as_ordered('LISTED', 'ORD', 'LIST')");
+    s.exec("SELECT crsql_fract_as_ordered('ToDo', 'ORD', 'LIST')");
     assert_eq!(s.rows("SELECT name, sql FROM sqlite_master ORDER BY rowid"), schema);
     assert_eq!(s.changes(), changes);
     s.exec("SELECT crsql_fract_as_ordered('todo', 'title'); INSERT INTO todo VALUES(3, 'b', NULL, 1); UPDATE todo SET ord = 1 WHERE id = 1");
