@@ -20,11 +20,38 @@ impl Session {
             for id in self.tables_that_are(Standing::Active)? {
                 self.resume_table(id)?;
             }
-            self.retry_aside()
+            let applied = self.retry_aside()?;
+            self.note_schema()?;
+            Ok(applied)
         })?;
         // A convenience: nothing is lost without it.
         let _ = self.join_when_inboxes_fill();
         Ok(applied)
+    }
+
+    /// Remembers the schema with which catalogue and triggers agree.
+    fn note_schema(&self) -> Result<()> {
+        let now = self.int("PRAGMA main.schema_version")?;
+        if self.noted_schema()? == Some(now) {
+            return Ok(());
+        }
+        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('schema', ?1)")?;
+        set.bind_int(1, now)?;
+        set.execute()
+    }
+
+    fn noted_schema(&self) -> Result<Option<i64>> {
+        let mut get = self.fixed("SELECT value FROM main.crsql_master WHERE key = 'schema'")?;
+        Ok(if get.step()? { Some(get.column_int(0)) } else { None })
+    }
+
+    /// A connection that finds another schema than was noted looks after the tables at once: a migration may have taken the
+    /// triggers away (E7). One that cannot write now leaves it to the next.
+    pub fn resume_if_altered(&self) -> Result<()> {
+        if self.noted_schema()? != Some(self.int("PRAGMA main.schema_version")?) {
+            self.resume()?;
+        }
+        Ok(())
     }
 
     /// A table that was gone when it was last looked for: migrations make it anew under its name, or under one that it had

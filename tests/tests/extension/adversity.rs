@@ -283,3 +283,23 @@ fn a_table_whose_key_changed_outside_begins_anew_and_is_announced() {
     assert_eq!(y.rows("SELECT * FROM t ORDER BY a"), ["'k'|1|2", "'k'|2|3"]);
     assert_eq!(x.rows("SELECT count(*) FROM crsql_changes"), ["2"]);
 }
+
+#[test]
+fn the_next_connection_arms_what_a_migration_has_disarmed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    Site::file(&path).with(&[T]).exec("INSERT INTO t VALUES('k', 1, 1)");
+    // As migration tools do it, without the extension: all triggers go with the old table.
+    let tool = starling_tests::site::plain(&path);
+    tool.execute_batch(
+        "BEGIN; CREATE TABLE n(id TEXT NOT NULL PRIMARY KEY, a, b, c DEFAULT 'd'); INSERT INTO n(id, a, b) SELECT * FROM t; \
+         DROP TABLE t; ALTER TABLE n RENAME TO t; COMMIT; UPDATE t SET a = 'while nobody looked'",
+    )
+    .expect("it migrates");
+    let s = Site::file(&path);
+    s.exec("UPDATE t SET b = 'captured'");
+    assert_eq!(
+        s.rows("SELECT cid, val FROM crsql_changes ORDER BY cid"),
+        ["'a'|'while nobody looked'", "'b'|'captured'", "'c'|'d'"]
+    );
+}
