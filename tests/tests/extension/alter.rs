@@ -189,6 +189,21 @@ fn a_column_renamed_outside_of_a_window_goes_on_with_its_clock() {
 }
 
 #[test]
+fn what_is_written_between_a_rename_outside_of_a_window_and_the_resume_belongs_to_the_renamed_column() {
+    let (x, y) = (site(), site());
+    x.exec("INSERT INTO t VALUES(1, 'x', 'y')");
+    y.pull(&x);
+    x.exec("ALTER TABLE t RENAME COLUMN a TO z; UPDATE t SET z = 'new'");
+    let now = vec!["'010901'|'b'|'y'|1|1".to_string(), "'010901'|'z'|'new'|2|1".to_string()];
+    assert_eq!(cells(&x, "1"), now);
+    x.one::<i64>("SELECT starling_resume()");
+    assert_eq!(cells(&x, "1"), now);
+    y.exec("ALTER TABLE t RENAME COLUMN a TO z");
+    meet(&x, &y);
+    assert_eq!(y.rows("SELECT * FROM t"), ["1|'new'|'y'"]);
+}
+
+#[test]
 fn nodes_that_alter_at_different_times_meet() {
     let (x, y) = (site(), site());
     x.exec("INSERT INTO t VALUES(1, 'x', 'y'), (5, 'x', 'y')");
