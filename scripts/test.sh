@@ -30,5 +30,6 @@ step build make --no-print-directory all
 step tests cargo test --workspace --locked --no-fail-fast
 step drivers python3 scripts/drivers.py
 step tour python3 scripts/tour.py README.md
+step docs python3 scripts/tour.py docs/SQL.md
 step demo python3 scripts/demo.py
 printf '\n== all of it passed, %d s\n' "$SECONDS"

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Runs the ```sh blocks of a document, in order, in one shell, and compares what they print with their `#>` lines.
+"""Runs the ```sh and ```sql blocks of a document, in order, in one shell, and compares what they print with their `#>` lines.
+
+A ```sql block is a session of the sqlite3 shell that has the extension loaded. Its first line names the file, `-- a.db`;
+without one, the database is in memory. What the session says on standard error is compared too, as refusals are the point there.
 
 In an expected line `…` stands for any text, where something differs from run to run, and how many blanks there are does
-not matter. Standard error is not compared; it is shown where a block fails. A port of 127.0.0.1 that the document names
+not matter. Standard error of sh blocks is not compared; it is shown where a block fails. A port of 127.0.0.1 that the document names
 and somebody else uses is replaced by a free one, and the run says so. Relative links must lead to something.
 """
 import os
@@ -19,10 +22,11 @@ MARK = "--- end of block ---"
 
 
 class Block:
-    """One ```sh block: its first line's number, its commands, and what they must print."""
+    """One block: its first line's number, its language, its commands, and what they must print."""
 
-    def __init__(self, number):
+    def __init__(self, number, language):
         self.number = number
+        self.language = language
         self.commands = []
         self.expected = []
 
@@ -31,6 +35,14 @@ class Block:
             self.expected.append(line[3:])
         else:
             self.commands.append(line)
+
+    def script(self):
+        text = "\n".join(self.commands)
+        if self.language == "sh":
+            return text
+        named = re.match(r"-- (\S+\.db)\n", text)
+        file = named.group(1) if named else ":memory:"
+        return "sqlite3 -init /dev/null %s -cmd '.load ./starling.so' 2>&1 <<'END OF SQL'\n%s\nEND OF SQL" % (file, text)
 
     def printed_as_expected(self, lines):
         if len(lines) != len(self.expected):
@@ -46,8 +58,8 @@ def tidy(line):
 def blocks(text):
     block, out = None, []
     for number, line in enumerate(text.splitlines(), 1):
-        if block is None and line == "```sh":
-            block = Block(number + 1)
+        if block is None and line in ["```sh", "```sql"]:
+            block = Block(number + 1, line[3:])
         elif block is not None and line == "```":
             out.append(block)
             block = None
@@ -161,7 +173,7 @@ def main():
     path = sys.argv[1]
     text = with_free_ports(read(path))
     found = blocks(text)
-    script = "".join("%s\necho '%s'\necho '%s' >&2\n" % ("\n".join(b.commands), MARK, MARK) for b in found)
+    script = "".join("%s\necho '%s'\necho '%s' >&2\n" % (b.script(), MARK, MARK) for b in found)
     out, err = run(script)
     failed = compare(path, found, out, err)
     dead = dead_links(path, text)

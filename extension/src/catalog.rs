@@ -145,6 +145,9 @@ impl Session {
     fn load(&self, name: &str) -> Result<Option<Rc<Table>>> {
         let Some(mut info) = schema::read(self.db, name)? else { return Ok(None) };
         self.fill_ids(&mut info)?;
+        if info.columns.iter().any(|c| c.id == 0) {
+            self.follow_renames(&mut info)?;
+        }
         // Columns that the catalogue does not know yet were added outside; they are armed by `resume`.
         info.columns.retain(|c| c.id != 0);
         let portable = self.capture_of(info.id)? == Capture::Portable && self.inbox_fits(&info)?;
@@ -155,6 +158,22 @@ impl Session {
         catalog.by_name.insert(table.info.name.to_ascii_lowercase(), table.info.id);
         catalog.by_id.insert(table.info.id, Rc::clone(&table));
         Ok(Some(table))
+    }
+
+    /// Columns that were renamed without a window are what they were, until `resume` writes their names down: the triggers
+    /// go on to tell them by their place.
+    fn follow_renames(&self, info: &mut TableInfo) -> Result<()> {
+        for (id, name) in self.renamed_outside(info)?.unwrap_or_default() {
+            let mut born = self.fixed("SELECT born FROM main.crsql_column WHERE table_id = ?1 AND id = ?2")?;
+            born.bind_int(1, i64::from(info.id))?;
+            born.bind_int(2, i64::from(id))?;
+            if let (true, Some(column)) = (born.step()?, info.columns.iter_mut().find(|c| c.name == name)) {
+                column.id = id;
+                column.born = u32::try_from(born.column_int(0)).map_err(|e| corrupt("crsql_column", e))?;
+            }
+        }
+        info.columns.sort_by_key(|c| if c.id == 0 { u32::MAX } else { c.id });
+        Ok(())
     }
 
     /// Fills in the ids that the catalogue has given to a table and its columns; 0 where it has given none.

@@ -23,7 +23,10 @@ impl Session {
             ));
         }
         let found = schema::read(self.db, name)?;
-        let mut info = found.ok_or_else(|| Error::msg(format!("crsql_as_crr: no such table: {name}")))?;
+        let mut info = match found {
+            Some(info) => info,
+            None => return Err(self.no_such_table(name)?),
+        };
         schema::check(self.db, &info)?;
         self.check_encoding()?;
         self.ensure_schema()?;
@@ -72,6 +75,22 @@ impl Session {
             self.forget_catalog();
             Ok(())
         })
+    }
+
+    /// Why no table of that name was found.
+    fn no_such_table(&self, name: &str) -> Result<Error> {
+        let mut find = self.db.prepare_transient(
+            "SELECT 'it is a view' FROM main.sqlite_master WHERE type = 'view' AND name = ?1 COLLATE NOCASE UNION ALL \
+             SELECT 'it is a temporary table' FROM sqlite_temp_master WHERE type = 'table' AND name = ?1 COLLATE NOCASE",
+        )?;
+        find.bind_text(1, name)?;
+        let why = if find.step()? {
+            schema::text(find.column_text(0)) + "; only tables of the file can be CRRs"
+        } else {
+            String::new()
+        };
+        let separator = if why.is_empty() { "" } else { ": " };
+        Ok(Error::msg(format!("crsql_as_crr: no such table: {name}{separator}{why}")))
     }
 
     fn check_encoding(&self) -> Result<()> {

@@ -18,6 +18,8 @@ const GROUPS: usize = 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Digest {
     columns: BTreeMap<u32, Vec<u64>>,
+    /// Columns that do not hold one and the same value in every row.
+    varied: BTreeSet<u32>,
 }
 
 /// The group of a key.
@@ -35,8 +37,11 @@ impl Digest {
         }
     }
 
-    /// Whether anything outside of these groups speaks for a column.
+    /// Whether values outside of these groups speak for a column. One that every row has may be a default by chance.
     pub fn has_evidence(&self, id: u32, but_in: &BTreeSet<usize>) -> bool {
+        if !self.varied.contains(&id) {
+            return false;
+        }
         let sums = self.columns.get(&id).into_iter().flatten().enumerate();
         sums.into_iter().any(|(group, sum)| *sum != 0 && !but_in.contains(&group))
     }
@@ -54,6 +59,7 @@ impl Session {
         let mut sums = vec![vec![0u64; GROUPS]; table.info.columns.len()];
         let mut select = self.db.prepare_transient(&sqlgen::select_rows(&table.info))?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
+        let (mut firsts, mut varied) = (Vec::<Vec<u8>>::new(), BTreeSet::new());
         while select.step()? {
             key_in(&select, table, &mut key);
             if skip(&key) {
@@ -63,11 +69,16 @@ impl Session {
             for (i, groups) in sums.iter_mut().enumerate() {
                 value.clear();
                 select.column(table.info.keys.len() + i).encode(&mut value);
+                match firsts.get(i) {
+                    Some(first) if *first == value => {}
+                    Some(_) => varied.extend(table.column_ids.get(i)),
+                    None => firsts.push(value.clone()),
+                }
                 if let Some(sum) = groups.get_mut(group) {
                     *sum = sum.wrapping_add(fnv::feed(start, &value));
                 }
             }
         }
-        Ok(Digest { columns: table.column_ids.iter().copied().zip(sums).collect() })
+        Ok(Digest { columns: table.column_ids.iter().copied().zip(sums).collect(), varied })
     }
 }

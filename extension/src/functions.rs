@@ -85,6 +85,10 @@ fn integer(v: u64) -> Output {
     Output::Integer(v.cast_signed())
 }
 
+fn unknown_capture(name: &str) -> Error {
+    Error::msg(format!("crsql_as_crr: unknown way of capture {name}; there are native and portable"))
+}
+
 fn as_crr(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     let first = text(args, 0, "crsql_as_crr", "the table's name")?;
     match args.len() {
@@ -97,15 +101,16 @@ fn as_crr(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
                     session.as_crr(Some(first), second, None)?;
                 }
                 Some(capture) => session.as_crr(None, first, Some(capture))?,
+                None if !first.eq_ignore_ascii_case("main") && session.is_table(first)? => {
+                    return Err(unknown_capture(second))
+                }
                 None => session.as_crr(Some(first), second, None)?,
             }
         }
         _ => {
             let name = text(args, 1, "crsql_as_crr", "the table's name")?;
             let capture = text(args, 2, "crsql_as_crr", "the way of capture")?;
-            let capture = Capture::named(capture).ok_or_else(|| {
-                Error::msg(format!("crsql_as_crr: unknown way of capture {capture}; there are native and portable"))
-            })?;
+            let capture = Capture::named(capture).ok_or_else(|| unknown_capture(capture))?;
             session.as_crr(Some(first), name, Some(capture))?;
         }
     }

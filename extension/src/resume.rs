@@ -2,6 +2,7 @@
 //! or vanished meanwhile are logged, and what was kept aside is tried again (E7, E8).
 
 use crate::catalog::Standing;
+use crate::evolve::Listed;
 use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
@@ -134,6 +135,24 @@ impl Session {
     /// not announced again: a column that was added makes no changes (E8).
     pub fn rearm(&self, mut info: TableInfo) -> Result<()> {
         self.fill_ids(&mut info)?;
+        let renames = self.renamed_outside(&info)?;
+        if let Some(renames) = &renames {
+            self.rename_columns(info.id, renames)?;
+        }
+        let born = self.evolve(&mut info)?;
+        self.arm(&info)?;
+        self.keep_order(&info)?;
+        let Some(table) = self.table(info.id)? else { return Ok(()) };
+        if renames.is_some() {
+            self.log_grown(&table, &born)
+        } else {
+            self.log_differences(&table)
+        }
+    }
+
+    /// The columns that ALTER TABLE renamed without a window, with the names that they have now; `info` has its ids filled
+    /// in. `None` where the triggers are not those of the columns in the catalogue: they have not captured every write.
+    pub fn renamed_outside(&self, info: &TableInfo) -> Result<Option<Vec<Listed>>> {
         let listed = self.listed_columns(info.id)?;
         let missing: Vec<u32> =
             listed.iter().filter(|(id, _)| info.position(*id).is_none()).map(|(id, _)| *id).collect();
@@ -146,17 +165,6 @@ impl Session {
         before.columns.retain(|c| c.id != 0);
         before.columns.sort_by_key(|c| c.id);
         let captured = renames.len() == missing.len() && self.captures(&before)?;
-        if captured {
-            self.rename_columns(info.id, &renames)?;
-        }
-        let born = self.evolve(&mut info)?;
-        self.arm(&info)?;
-        self.keep_order(&info)?;
-        let Some(table) = self.table(info.id)? else { return Ok(()) };
-        if captured {
-            self.log_grown(&table, &born)
-        } else {
-            self.log_differences(&table)
-        }
+        Ok(captured.then_some(renames))
     }
 }

@@ -280,9 +280,11 @@ fn other_unique(db: Db, name: &str) -> Result<Option<String>> {
     let mut stmt = db.prepare(&format!("PRAGMA main.index_list({})", Literal(name)))?;
     while stmt.step()? {
         if stmt.column_int(2) != 0 && stmt.column_text(3) != b"pk" {
+            // One that CREATE INDEX made can be dropped; the other kind is part of the table.
+            let own = if stmt.column_text(3) == b"u" { "Leave the UNIQUE out" } else { "Drop it" };
             return Ok(Some(format!(
                 "it has the UNIQUE index {} besides its primary key; two replicas could each insert a row and never merge. \
-                 Drop it, or make those columns the key",
+                 {own}, or make those columns the key",
                 Ident(&text(stmt.column_text(1)))
             )));
         }

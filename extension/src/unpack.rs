@@ -23,7 +23,7 @@ impl VTab for UnpackTable {
     const TRANSACTIONAL: bool = false;
 
     fn connect(_db: Db, _aux: &Shared) -> Result<(String, Self)> {
-        Ok(("CREATE TABLE x(cell ANY, package BLOB HIDDEN)".to_string(), Self))
+        Ok(("CREATE TABLE x(cell, package BLOB HIDDEN)".to_string(), Self))
     }
 
     fn best_index(&self, info: &mut IndexInfo<'_>) -> Result<()> {

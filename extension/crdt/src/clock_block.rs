@@ -234,7 +234,7 @@ mod tests {
             block.encode(|first, bytes| -> Result<(), DecodeError> {
                 let part = ClockBlock::decode(bytes)?;
                 for n in 0..400usize {
-                    let key: Vec<u8> = (0..n % 6).map(|i| (n / 6 >> (2 * i)) as u8 & 3).collect();
+                    let key: Vec<u8> = (0..n % 6).map(|i| ((n / 6) >> (2 * i)) as u8 & 3).collect();
                     assert_eq!(ClockBlock::find_encoded(bytes, &key)?, part.get(&key));
                 }
                 assert_eq!(part.iter().next().map(|e| e.0), Some(first));

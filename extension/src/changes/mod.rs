@@ -39,7 +39,8 @@ pub mod column {
     pub const COMMIT_MS: usize = 10;
 }
 
-const SCHEMA: &str = "CREATE TABLE x([table] TEXT NOT NULL, pk BLOB NOT NULL, cid TEXT NOT NULL, val ANY, \
+/// `val` has no type, not even ANY: a table made from this one (CREATE TABLE … AS) would turn the text 007 into 7.
+const SCHEMA: &str = "CREATE TABLE x([table] TEXT NOT NULL, pk BLOB NOT NULL, cid TEXT NOT NULL, val, \
                       col_version INTEGER NOT NULL, db_version INTEGER NOT NULL, site_id BLOB NOT NULL, \
                       cl INTEGER NOT NULL, seq INTEGER NOT NULL, origin_version INTEGER HIDDEN, commit_ms INTEGER HIDDEN)";
 

@@ -189,6 +189,21 @@ fn a_column_renamed_outside_of_a_window_goes_on_with_its_clock() {
 }
 
 #[test]
+fn what_is_written_between_a_rename_outside_of_a_window_and_the_resume_belongs_to_the_renamed_column() {
+    let (x, y) = (site(), site());
+    x.exec("INSERT INTO t VALUES(1, 'x', 'y')");
+    y.pull(&x);
+    x.exec("ALTER TABLE t RENAME COLUMN a TO z; UPDATE t SET z = 'new'");
+    let now = vec!["'010901'|'b'|'y'|1|1".to_string(), "'010901'|'z'|'new'|2|1".to_string()];
+    assert_eq!(cells(&x, "1"), now);
+    x.one::<i64>("SELECT starling_resume()");
+    assert_eq!(cells(&x, "1"), now);
+    y.exec("ALTER TABLE t RENAME COLUMN a TO z");
+    meet(&x, &y);
+    assert_eq!(y.rows("SELECT * FROM t"), ["1|'new'|'y'"]);
+}
+
+#[test]
 fn nodes_that_alter_at_different_times_meet() {
     let (x, y) = (site(), site());
     x.exec("INSERT INTO t VALUES(1, 'x', 'y'), (5, 'x', 'y')");
@@ -246,4 +261,26 @@ fn a_window_ends_with_its_transaction() {
     s.exec("ALTER TABLE t ADD COLUMN c");
     s.one::<String>("SELECT crsql_commit_alter('main', 't')");
     assert!(s.db.is_autocommit());
+}
+
+#[test]
+fn in_a_rebuild_a_new_column_at_its_default_is_not_taken_for_one_that_went() {
+    let s = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER NOT NULL PRIMARY KEY, legacy INTEGER DEFAULT 0)")]);
+    s.exec("INSERT INTO t(id) VALUES(1), (2)");
+    alter(
+        &s,
+        "CREATE TABLE n(id INTEGER NOT NULL PRIMARY KEY, admin INTEGER DEFAULT 0); INSERT INTO n(id) SELECT id FROM t; \
+         DROP TABLE t; ALTER TABLE n RENAME TO t",
+    );
+    s.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(1), 'legacy', 1, 2, 9, x'01', 1, 0)");
+    assert_eq!(s.rows("SELECT admin FROM t"), ["0", "0"]);
+    // Values that differ from row to row tell.
+    let s = site();
+    s.exec("INSERT INTO t VALUES(1, 'x', 'y'), (2, 'z', 'w')");
+    alter(
+        &s,
+        "CREATE TABLE n(id INTEGER NOT NULL PRIMARY KEY, aa TEXT, b TEXT); INSERT INTO n SELECT * FROM t; DROP TABLE t; \
+         ALTER TABLE n RENAME TO t; UPDATE t SET b = 'v'",
+    );
+    assert_eq!(cells(&s, "cid = 'aa'"), ["'010901'|'aa'|'x'|1|1", "'010902'|'aa'|'z'|1|1"]);
 }

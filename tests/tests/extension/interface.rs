@@ -49,6 +49,14 @@ fn columns_orders_and_filters_of_crsql_changes_are_as_documented() {
 }
 
 #[test]
+fn values_keep_their_type_in_a_table_made_from_crsql_changes() {
+    let s = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT)")]);
+    s.exec("INSERT INTO t VALUES(1, '007'); CREATE TABLE kept AS SELECT * FROM crsql_changes");
+    s.exec("CREATE TABLE cells AS SELECT cell FROM crsql_unpack_columns(crsql_pack_columns('007'))");
+    assert_eq!(s.rows("SELECT val FROM kept UNION ALL SELECT cell FROM cells"), ["'007'", "'007'"]);
+}
+
+#[test]
 fn a_version_is_a_number_whatever_type_a_driver_binds_it_as() {
     // JavaScript's numbers are bound as REAL, the scalars of Perl and of PHP's PDO as TEXT.
     let from = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER)")]);

@@ -12,7 +12,8 @@ fn a_table_that_cannot_be_a_crr_is_refused_with_the_reason_and_left_untouched() 
         ("CREATE TABLE t(id INTEGER PRIMARY KEY, b REFERENCES t(id))", "foreign key"),
         ("CREATE TABLE t(id TEXT NOT NULL COLLATE NOCASE PRIMARY KEY, b)", "collation"),
         ("CREATE VIRTUAL TABLE t USING fts5(a)", "virtual"),
-        ("CREATE VIEW t AS SELECT 1 AS id", "no such table"),
+        ("CREATE VIEW t AS SELECT 1 AS id", "no such table: t: it is a view"),
+        ("CREATE TEMP TABLE t(id INTEGER PRIMARY KEY)", "no such table: t: it is a temporary table"),
     ];
     for (sql, reason) in cases {
         let s = Site::memory();
