@@ -58,6 +58,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("starling_resume", 0, DIRECT, resume),
     ("starling_drain", 0, DIRECT, drain),
     ("starling_zeros_differ", 2, SAFE, zeros_differ),
+    (crate::sqlgen::JOURNAL, -1, SAFE, touch),
     ("uuid7", 0, SAFE, uuid7),
     ("uuid7_blob", 0, SAFE, uuid7_blob),
 ];
@@ -344,6 +345,13 @@ fn drain(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     // A convenience: nothing is lost without it.
     let _ = session.join_when_inboxes_fill();
     Ok(Output::Integer(i64::from(drained)))
+}
+
+/// What the triggers of updates and deletes call. (Those of inserts write to the table of the same name, which is told
+/// the statement's conflict policy.)
+fn touch(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    session.touched(args)?;
+    Ok(Output::Null)
 }
 
 /// For the triggers: whether two values that SQLite calls equal are 0.0 and −0.0, which no SQL can tell apart.

@@ -111,6 +111,14 @@ const MASK: usize = 1;
 const KEY: usize = 2;
 
 impl Session {
+    /// A touch told by a function call. Where it fails, SQLite does not undo what the statement has done so far: a
+    /// statement that only calls functions needs no journal of its own, which is what makes the call cheap. So the
+    /// transaction is spoilt as a whole.
+    pub fn touched(&self, values: &Args<'_>) -> Result<()> {
+        self.join_transaction()?;
+        self.touch(values).inspect_err(|_| self.tx_mut().poisoned = true)
+    }
+
     /// One touch, as a trigger tells it.
     #[inline]
     fn touch(&self, values: &Args<'_>) -> Result<()> {

@@ -50,6 +50,7 @@ mod unpack;
 mod vector;
 mod versions;
 
+pub use sqlgen::JOURNAL;
 pub use sqlite::auto_extension_entry;
 
 use sqlite::{create_module, Db, Result};

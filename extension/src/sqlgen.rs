@@ -182,6 +182,15 @@ impl<'t> Templates<'t> {
         }
     }
 
+    /// The names by which a statement can set the key: only then need its triggers run.
+    fn key_columns(&self) -> String {
+        let mut names = list(self.table.keys.iter().map(|k| Ident(&k.name)), ", ");
+        if self.table.int_key {
+            names.push_str(", rowid, oid, _rowid_");
+        }
+        names
+    }
+
     /// A trigger's name and its SQL.
     fn make(&self, kind: &str, template: &str, tag: String, mask: &str, of: &str) -> (String, String) {
         let table = self.table;
@@ -194,6 +203,7 @@ impl<'t> Templates<'t> {
             ("mask", mask.to_string()),
             ("columns", of.to_string()),
             ("key_slots", list((0..if self.packed { 1 } else { table.keys.len() }).map(|i| format!("k{i}")), ", ")),
+            ("key_columns", self.key_columns()),
             ("new_keys", self.keys("NEW")),
             ("old_keys", self.keys("OLD")),
             ("same_key", list(table.keys.iter().map(|k| format!("NOT ({})", differs(k, self.sink))), " AND ")),
@@ -208,9 +218,13 @@ impl<'t> Templates<'t> {
     /// The triggers that name no column but the key's.
     fn on_keys(&self) -> Vec<(String, String)> {
         let (insert, delete) = (self.tag(TagOp::Insert, 0), self.tag(TagOp::Delete, 0));
+        let gone = match self.sink {
+            Sink::Journal(_) => include_str!("../../sql/extension/trigger_delete.sql"),
+            Sink::Inbox => include_str!("../../sql/extension/portable_delete.sql"),
+        };
         vec![
             self.make("insert", include_str!("../../sql/extension/trigger_insert.sql"), insert, "", ""),
-            self.make("delete", include_str!("../../sql/extension/trigger_delete.sql"), delete, "", ""),
+            self.make("delete", gone, delete, "", ""),
             self.make("move", include_str!("../../sql/extension/trigger_move.sql"), String::new(), "", ""),
         ]
     }

@@ -26,8 +26,6 @@ const EXTENSION_FUNCTIONS: &[&str] = &[
     "crsql_internal_sync_bit",
     "crsql_next_db_version",
     "crsql_pack_columns",
-    // What the capturing triggers of untyped columns call.
-    "starling_zeros_differ",
     "crsql_pending",
     "crsql_rows_impacted",
     "crsql_sha",
@@ -42,6 +40,9 @@ const EXTENSION_FUNCTIONS: &[&str] = &[
 /// Functions of the extension that write: a body with one is a writing one, whatever SQLite says of the statement.
 const WRITING_FUNCTIONS: &[&str] =
     &["crsql_as_crr", "crsql_as_table", "crsql_begin_alter", "crsql_commit_alter", "crsql_fract_as_ordered"];
+
+/// What the capturing triggers call, and nobody else may.
+const CAPTURING_FUNCTIONS: &[&str] = &[starling_extension::JOURNAL, "starling_zeros_differ"];
 
 /// Functions of SQLite itself that reach beyond the database.
 const DENIED_FUNCTIONS: &[&str] = &["load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"];
@@ -190,7 +191,7 @@ fn denial(context: &AuthContext<'_>) -> Option<String> {
             Some("temporary tables, views and triggers; no connection is yours".into())
         }
         AuthAction::Pragma { pragma_name, pragma_value } => pragma_denial(pragma_name, pragma_value),
-        AuthAction::Function { function_name } => function_denial(function_name),
+        AuthAction::Function { function_name } => function_denial(function_name, direct),
         AuthAction::Insert { table_name }
         | AuthAction::Delete { table_name }
         | AuthAction::Update { table_name, .. }
@@ -219,8 +220,11 @@ fn is_internal(name: &str) -> bool {
     (name.starts_with("crsql_") || name.starts_with("starling_") || name.starts_with("__starling")) && !open
 }
 
-fn function_denial(name: &str) -> Option<String> {
+fn function_denial(name: &str, direct: bool) -> Option<String> {
     let lower = name.to_ascii_lowercase();
+    if !direct && CAPTURING_FUNCTIONS.contains(&lower.as_str()) {
+        return None;
+    }
     let extension = lower.starts_with("crsql_") || lower.starts_with("starling_");
     let denied =
         DENIED_FUNCTIONS.contains(&lower.as_str()) || (extension && !EXTENSION_FUNCTIONS.contains(&lower.as_str()));
