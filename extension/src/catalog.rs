@@ -69,6 +69,8 @@ impl Session {
             self.meta.replace(None);
         }
         if catalog.schema_version.replace(schema) != Some(schema) {
+            // A backup into this connection shows here only.
+            self.meta.replace(None);
             catalog.by_id.clear();
             catalog.by_name.clear();
             drop(catalog);

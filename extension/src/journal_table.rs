@@ -4,7 +4,7 @@
 
 use crate::no_rows::NoRows;
 use crate::session::{Session, Shared};
-use crate::sqlgen::{Tag, TagOp, JOURNAL, KEY_SLOTS};
+use crate::sqlgen::{Ident, Tag, TagOp, JOURNAL, KEY_SLOTS};
 use crate::sqlite::{Args, Change, Conflict, Db, Error, IndexInfo, Result, VTab};
 use starling_crdt::key;
 use starling_crdt::local::TouchKind;
@@ -62,7 +62,7 @@ impl VTab for JournalTable {
     }
 
     fn rollback(&self) -> Result<()> {
-        if self.session.db.is_writing() == Some(true) {
+        if self.session.db.is_writing("main") == Some(true) {
             // sqlite3_close says so before it looks for open statements, and gives up where it finds one: then the
             // transaction goes on, and this is the last word that we hear of it.
             let flushed = self.session.flush();
@@ -114,10 +114,8 @@ impl Session {
         if !self.tx.borrow().checked {
             self.check_transaction()?;
         }
-        if self.tx.borrow().file != tag.file {
-            return Err(Error::msg(
-                "starling: this table is a CRR of an attached database file; open that file as main to write to it",
-            ));
+        if self.tx.borrow().file != tag.file || !self.tx.borrow().twins.is_empty() {
+            self.check_file(tag.file)?;
         }
         if self.merging.borrow().is_some() && self.is_merging(&tag, values)? {
             return Ok(());
@@ -182,10 +180,52 @@ impl Session {
     fn check_transaction(&self) -> Result<()> {
         self.refresh()?;
         let file = self.meta()?.file;
+        let twins = self.twins(file)?;
         let mut tx = self.tx.borrow_mut();
         tx.checked = true;
         tx.file = file;
+        tx.twins = twins;
         Ok(())
+    }
+
+    /// The attached files whose triggers carry the same file id as those of `main`: copies of it, or it itself.
+    fn twins(&self, file: u32) -> Result<Vec<String>> {
+        let mut twins = self.db.attached()?;
+        twins.retain(|name| {
+            let id = format!("SELECT value FROM {}.crsql_master WHERE key = 'file_id'", Ident(name));
+            // A file without that table is none of ours.
+            let ask = || -> Result<bool> {
+                let mut stmt = self.db.prepare_transient(&id)?;
+                Ok(stmt.step()? && stmt.column_int(0) == i64::from(file))
+            };
+            ask().unwrap_or(false)
+        });
+        Ok(twins)
+    }
+
+    /// Whether a trigger with this file id can be one of `main`.
+    #[cold]
+    fn check_file(&self, file: u32) -> Result<()> {
+        if self.tx.borrow().file != file {
+            // The file beneath the connection may be another one now: it was deserialized, or restored by a backup.
+            self.meta.replace(None);
+            self.forget_catalog();
+            self.check_transaction()?;
+        }
+        let tx = self.tx.borrow();
+        if tx.file != file {
+            return Err(Error::msg(
+                "starling: this table is a CRR of an attached database file; open that file as main to write to it",
+            ));
+        }
+        match tx.twins.iter().find(|name| self.db.is_writing(name) != Some(false)) {
+            None => Ok(()),
+            Some(name) => Err(Error::msg(format!(
+                "starling: the attached database {} is a copy of this one, so a change to a CRR in either cannot be told \
+                 from one in the other; open that file as main to write to it",
+                Ident(name)
+            ))),
+        }
     }
 
     fn column_count(&self, table: u32) -> Result<u64> {

@@ -33,6 +33,8 @@ pub struct TxState {
     pub boot_checked: bool,
     /// The file whose triggers are ours.
     pub file: u32,
+    /// Attached copies of the file, under the names they are attached by.
+    pub twins: Vec<String>,
     /// The table touched last and how many columns it has.
     pub last_table: Option<(u32, u64)>,
     /// The site named last and its row.

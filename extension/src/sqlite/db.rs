@@ -22,6 +22,9 @@ pub struct Db {
 /// The SQLite that has `sqlite3_txn_state`.
 const VERSION_TXN_STATE: i32 = 3_034_000;
 
+/// The SQLite that has `sqlite3_db_name`.
+const VERSION_DB_NAME: i32 = 3_039_000;
+
 /// The SQLite that has `sqlite3_changes64` and `sqlite3_total_changes64`.
 const VERSION_CHANGES64: i32 = 3_037_000;
 
@@ -99,15 +102,39 @@ impl Db {
         unsafe { call!(self.api, get_autocommit(self.db)) != 0 }
     }
 
-    /// Whether a write transaction is open on `main`; `None` where the library is too old to tell.
-    pub fn is_writing(&self) -> Option<bool> {
+    /// Whether a write transaction is open on a schema (`main`, …); `None` where the library is too old to tell, and if
+    /// there is no such schema.
+    pub fn is_writing(&self, schema: &str) -> Option<bool> {
         if self.api.version() < VERSION_TXN_STATE {
             return None;
         }
         // SAFETY: the version says that the table reaches that far.
         let txn_state = unsafe { (*self.api.routines()).txn_state }?;
+        let schema = CString::new(schema).ok()?;
         // SAFETY: an open connection and a C string.
-        Some(unsafe { txn_state(self.db, c"main".as_ptr()) } == ffi::SQLITE_TXN_WRITE as c_int)
+        match unsafe { txn_state(self.db, schema.as_ptr()) } {
+            -1 => None,
+            state => Some(state == ffi::SQLITE_TXN_WRITE as c_int),
+        }
+    }
+
+    /// The names under which database files are attached, `main` and `temp` left out.
+    pub fn attached(&self) -> Result<Vec<String>> {
+        if self.api.version() >= VERSION_DB_NAME {
+            // SAFETY: the version says that the table reaches that far.
+            if let Some(db_name) = unsafe { (*self.api.routines()).db_name } {
+                // SAFETY: an open connection; a name is copied before anything can attach or detach.
+                let name = |i| Some(unsafe { db_name(self.db, i) }).filter(|n| !n.is_null()).map(|n| unsafe { lossy(n) });
+                return Ok((2..).map_while(name).collect());
+            }
+        }
+        let (mut list, mut names) = (self.prepare_transient("PRAGMA database_list")?, Vec::new());
+        while list.step()? {
+            if list.column_int(0) > 1 {
+                names.push(String::from_utf8_lossy(list.column_text(1)).into_owned());
+            }
+        }
+        Ok(names)
     }
 
     /// The rows that the last finished statement changed.
