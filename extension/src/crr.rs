@@ -24,8 +24,6 @@ impl Session {
         let mut info = found.ok_or_else(|| Error::msg(format!("crsql_as_crr: no such table: {name}")))?;
         schema::check(self.db, &info)?;
         self.check_encoding()?;
-        // What is remembered may be of a file that was deserialized or restored away beneath this connection.
-        self.meta.replace(None);
         self.ensure_schema()?;
         self.atomically(|| {
             self.join_transaction()?;

@@ -124,7 +124,8 @@ impl Db {
             // SAFETY: the version says that the table reaches that far.
             if let Some(db_name) = unsafe { (*self.api.routines()).db_name } {
                 // SAFETY: an open connection; a name is copied before anything can attach or detach.
-                let name = |i| Some(unsafe { db_name(self.db, i) }).filter(|n| !n.is_null()).map(|n| unsafe { lossy(n) });
+                let name =
+                    |i| Some(unsafe { db_name(self.db, i) }).filter(|n| !n.is_null()).map(|n| unsafe { lossy(n) });
                 return Ok((2..).map_while(name).collect());
             }
         }

@@ -2,10 +2,16 @@
 
 #[path = "transparency/differential.rs"]
 mod differential;
+#[path = "transparency/files.rs"]
+mod files;
+#[path = "transparency/limits.rs"]
+mod limits;
 #[path = "transparency/seen.rs"]
 mod seen;
 #[path = "transparency/statements.rs"]
 mod statements;
+#[path = "transparency/statements_open.rs"]
+mod statements_open;
 
 use rusqlite::Connection;
 use starling_tests::random::Random;

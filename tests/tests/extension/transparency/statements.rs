@@ -3,7 +3,8 @@
 use starling_tests::random::Random;
 
 /// The tables that become CRRs, with the columns that replicas must agree on.
-pub const CRRS: &[(&str, &str)] = &[("a", "id, t, n, v, s, c, u"), ("b", "k, n, v, w"), ("s", "id, x, y"), ("r", "id, v")];
+pub const CRRS: &[(&str, &str)] =
+    &[("a", "id, t, n, v, s, c, u"), ("b", "k, n, v, w"), ("s", "id, x, y"), ("r", "id, v")];
 
 /// Every table, with what is compared after each statement.
 pub const ALL: &[(&str, &str)] = &[
@@ -16,8 +17,16 @@ pub const ALL: &[(&str, &str)] = &[
     ("temp.scratch", "*"),
 ];
 
-const CLAUSES: &[&str] =
-    &["", "", "", "ON CONFLICT REPLACE", "ON CONFLICT IGNORE", "ON CONFLICT FAIL", "ON CONFLICT ROLLBACK", "ON CONFLICT ABORT"];
+const CLAUSES: &[&str] = &[
+    "",
+    "",
+    "",
+    "ON CONFLICT REPLACE",
+    "ON CONFLICT IGNORE",
+    "ON CONFLICT FAIL",
+    "ON CONFLICT ROLLBACK",
+    "ON CONFLICT ABORT",
+];
 
 /// The tables that become CRRs.
 pub fn tables(r: &mut Random) -> Vec<String> {
@@ -72,7 +81,8 @@ pub fn surroundings(r: &mut Random) -> Vec<String> {
 
 /// Triggers of the application's.
 pub fn triggers(r: &mut Random) -> Vec<String> {
-    let raise = *r.pick(&["RAISE(ABORT, 'no more')", "RAISE(FAIL, 'no more')", "RAISE(ROLLBACK, 'no more')", "RAISE(IGNORE)"]);
+    let raise =
+        *r.pick(&["RAISE(ABORT, 'no more')", "RAISE(FAIL, 'no more')", "RAISE(ROLLBACK, 'no more')", "RAISE(IGNORE)"]);
     let when = *r.pick(&["BEFORE", "AFTER"]);
     let all = [
         "CREATE TRIGGER u1 BEFORE INSERT ON a BEGIN INSERT INTO note(what) VALUES('before ' || coalesce(NEW.id, 'null')); END".to_string(),
@@ -81,7 +91,7 @@ pub fn triggers(r: &mut Random) -> Vec<String> {
         "CREATE TRIGGER u4 AFTER UPDATE OF n ON a WHEN NEW.n < 12 BEGIN UPDATE a SET n = n + 4 WHERE id = NEW.id; END".to_string(),
         format!("CREATE TRIGGER u5 {when} DELETE ON a BEGIN DELETE FROM b WHERE n = OLD.n; INSERT INTO note(what) VALUES(OLD.t); END"),
         format!("CREATE TRIGGER u6 {when} UPDATE ON b WHEN NEW.w > 30 BEGIN SELECT {raise}; END"),
-        format!("CREATE TRIGGER u7 AFTER INSERT ON s WHEN NEW.y = 3 BEGIN DELETE FROM s WHERE id = NEW.id; INSERT INTO r VALUES(NEW.y, NEW.x); END"),
+        "CREATE TRIGGER u7 AFTER INSERT ON s WHEN NEW.y = 3 BEGIN DELETE FROM s WHERE id = NEW.id; INSERT INTO r VALUES(NEW.y, NEW.x); END".to_string(),
         format!("CREATE TRIGGER u8 {when} INSERT ON r WHEN NEW.id > 6 BEGIN SELECT {raise}; END"),
         "CREATE TRIGGER u9 AFTER DELETE ON s BEGIN UPDATE OR REPLACE r SET id = id + 1 WHERE id = OLD.y; END".to_string(),
         "CREATE TEMP TRIGGER u10 AFTER UPDATE ON b BEGIN INSERT INTO scratch(what) VALUES(NEW.k); UPDATE a SET c = NEW.k WHERE n = NEW.n; END".to_string(),
@@ -139,16 +149,26 @@ fn value(r: &mut Random) -> String {
     }
 }
 
+const TEXT_KEYS: &[&str] =
+    &["'p'", "'P'", "''", "char(0)", "CAST(x'ff' AS TEXT)", "'01890a5d-ac96-774b-bcce-b302099a8057'", "5"];
+
 fn text_key(r: &mut Random) -> &'static str {
-    *r.pick(&["'p'", "'P'", "''", "char(0)", "CAST(x'ff' AS TEXT)", "'01890a5d-ac96-774b-bcce-b302099a8057'", "5"])
+    let picked: &&str = r.pick(TEXT_KEYS);
+    picked
 }
+
+const BLOB_KEYS: &[&str] = &["x''", "x'00'", "x'0000'", "x'ff'", "zeroblob(300)", "x'70'"];
 
 fn blob_key(r: &mut Random) -> &'static str {
-    *r.pick(&["x''", "x'00'", "x'0000'", "x'ff'", "zeroblob(300)", "x'70'"])
+    let picked: &&str = r.pick(BLOB_KEYS);
+    picked
 }
 
+const OR: &[&str] = &["", "", "", "OR REPLACE", "OR IGNORE", "OR FAIL", "OR ABORT", "OR ROLLBACK"];
+
 fn or(r: &mut Random) -> &'static str {
-    *r.pick(&["", "", "", "OR REPLACE", "OR IGNORE", "OR FAIL", "OR ABORT", "OR ROLLBACK"])
+    let picked: &&str = r.pick(OR);
+    picked
 }
 
 fn insert_a(r: &mut Random) -> String {
@@ -182,7 +202,7 @@ fn change_a(r: &mut Random) -> String {
         7 => format!("UPDATE {or} a SET id = -id"),
         8 => format!("DELETE FROM a WHERE n > {k} AND id > {i}"),
         9 => format!("DELETE FROM a WHERE id IN (SELECT a2.id FROM a AS a2 JOIN b ON b.n = a2.n) OR id = {i}"),
-        10 => format!("WITH q AS (SELECT max(id) AS m FROM a) DELETE FROM a WHERE id = (SELECT m FROM q)"),
+        10 => "WITH q AS (SELECT max(id) AS m FROM a) DELETE FROM a WHERE id = (SELECT m FROM q)".to_string(),
         11 => format!("UPDATE {or} a SET n = {x} WHERE c = 'ABC' OR t LIKE 'M%'"),
         _ => "DELETE FROM a".to_string(),
     }
