@@ -2,7 +2,7 @@
 
 use crate::catalog::Table;
 use crate::log::LogWriter;
-use crate::schema;
+use crate::schema::{self, TableInfo};
 use crate::session::Session;
 use crate::sqlgen::{self, Ident};
 use crate::sqlite::{Error, Result};
@@ -25,25 +25,27 @@ impl Session {
         schema::check(self.db, &info)?;
         self.check_encoding()?;
         self.ensure_schema()?;
-        self.atomically(|| {
-            self.join_transaction()?;
-            self.refresh()?;
-            self.settle_names()?;
-            if self.is_armed(&info)? && self.table_named(&info.name)?.is_some() {
-                return Ok(());
-            }
-            if self.table_named(&info.name)?.is_some() {
-                return self.rearm(info);
-            }
-            let known = self.register(&mut info)?;
-            self.arm(&info)?;
-            let Some(table) = self.table_named(&info.name)? else { return Ok(()) };
-            if known {
-                self.log_differences(&table)
-            } else {
-                self.log_existing_rows(&table)
-            }
-        })
+        self.keeping_rowid(|| self.atomically(|| self.become_crr(&mut info)))
+    }
+
+    fn become_crr(&self, info: &mut TableInfo) -> Result<()> {
+        self.join_transaction()?;
+        self.refresh()?;
+        self.settle_names()?;
+        if self.is_armed(info)? && self.table_named(&info.name)?.is_some() {
+            return Ok(());
+        }
+        if self.table_named(&info.name)?.is_some() {
+            return self.rearm(info.clone());
+        }
+        let known = self.register(info)?;
+        self.arm(info)?;
+        let Some(table) = self.table_named(&info.name)? else { return Ok(()) };
+        if known {
+            self.log_differences(&table)
+        } else {
+            self.log_existing_rows(&table)
+        }
     }
 
     /// Turns a CRR back into a plain table. Its metadata is archived, so that a later `crsql_as_crr` goes on with it.

@@ -71,7 +71,7 @@ impl Session {
         // is, the journal is better left alone: SQLite gives a virtual table that was used a pointer to the schema of
         // `main`, which sqlite3_deserialize frees, and a connection may be opened for just that.
         let joins = !self.db.is_autocommit();
-        self.atomically(|| {
+        self.keeping_rowid(|| self.atomically(|| {
             if joins {
                 self.join_transaction()?;
             }
@@ -87,7 +87,7 @@ impl Session {
             site.execute()?;
             self.db.exec("INSERT INTO main.crsql_master VALUES('self', 1)")?;
             self.draw_epoch(1, 0)
-        })
+        }))
     }
 
     /// Enters a new epoch of `site_row`, beginning after `start`.

@@ -8,6 +8,8 @@ mod files;
 mod limits;
 #[path = "transparency/seen.rs"]
 mod seen;
+#[path = "transparency/shell.rs"]
+mod shell;
 #[path = "transparency/statements.rs"]
 mod statements;
 #[path = "transparency/statements_open.rs"]

@@ -125,3 +125,35 @@ fn a_blob_written_through_a_blob_handle_is_not_captured() {
     blob.close().expect("it closes");
     assert_eq!(s.rows("SELECT a, (SELECT col_version FROM crsql_changes) FROM t"), ["x[61, 62, 63]|1"]);
 }
+
+#[test]
+fn the_capture_takes_one_level_of_triggers() {
+    use rusqlite::limits::Limit;
+    let fails = |depth: i32| {
+        pair().map(|s| {
+            s.db.set_limit(Limit::SQLITE_LIMIT_TRIGGER_DEPTH, depth).expect("a limit");
+            observe(&s.db, "INSERT INTO t VALUES(1, 0)").error.is_some()
+        })
+    };
+    assert_eq!(fails(1), [false, false]);
+    assert_eq!(fails(0), [false, true]);
+    // The application's own recursion is as deep as ever.
+    let story = |s: &Site| {
+        s.exec("PRAGMA recursive_triggers = ON; CREATE TRIGGER u AFTER INSERT ON t WHEN NEW.id < 990 BEGIN INSERT INTO t VALUES(NEW.id + 1, 0); END");
+        (observe(&s.db, "INSERT INTO t VALUES(1, 0)"), s.one::<i64>("SELECT count(*) FROM t"))
+    };
+    let [plain, crr] = pair();
+    assert_eq!(story(&plain), story(&crr));
+}
+
+#[test]
+fn what_must_be_set_before_the_first_table_must_be_set_before_the_extension_is_loaded() {
+    let s = Site::memory();
+    s.exec("PRAGMA page_size = 8192; PRAGMA auto_vacuum = FULL");
+    assert_eq!(s.rows("PRAGMA auto_vacuum"), ["0"]);
+    // Loading itself leaves no trace in what the application may ask.
+    assert_eq!(s.db.last_insert_rowid(), 0);
+    s.exec("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES(7)");
+    s.one::<String>("SELECT crsql_as_crr('t')");
+    assert_eq!(s.db.last_insert_rowid(), 7);
+}

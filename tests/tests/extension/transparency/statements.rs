@@ -110,7 +110,6 @@ pub fn settings(r: &mut Random) -> Vec<String> {
         "case_sensitive_like",
         "cell_size_check",
         "legacy_alter_table",
-        "count_changes",
         "full_column_names",
         "read_uncommitted",
         "secure_delete",
