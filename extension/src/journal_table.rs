@@ -111,7 +111,7 @@ impl Session {
             return Ok(());
         }
         let tag = Tag::decode(number).ok_or_else(|| Error::msg("starling: a trigger passed a tag that is none"))?;
-        if !self.tx.borrow().checked {
+        if !self.tx.borrow().checked || self.db.attaches_more_than(self.tx.borrow().attached) {
             self.check_transaction()?;
         }
         if self.tx.borrow().file != tag.file || !self.tx.borrow().twins.is_empty() {
@@ -180,18 +180,20 @@ impl Session {
     fn check_transaction(&self) -> Result<()> {
         self.refresh()?;
         let file = self.meta()?.file;
-        let twins = self.twins(file)?;
+        let attached = self.db.attached()?;
+        let count = attached.len();
+        let twins = self.twins(file, attached);
         let mut tx = self.tx.borrow_mut();
         tx.checked = true;
         tx.file = file;
+        tx.attached = count;
         tx.twins = twins;
         Ok(())
     }
 
-    /// The attached files whose triggers carry the same file id as those of `main`: copies of it, or it itself.
-    fn twins(&self, file: u32) -> Result<Vec<String>> {
-        let mut twins = self.db.attached()?;
-        twins.retain(|name| {
+    /// Of the attached files those whose triggers carry the same file id as those of `main`: copies of it, or it itself.
+    fn twins(&self, file: u32, mut attached: Vec<String>) -> Vec<String> {
+        attached.retain(|name| {
             let id = format!("SELECT value FROM {}.crsql_master WHERE key = 'file_id'", Ident(name));
             // A file without that table is none of ours.
             let ask = || -> Result<bool> {
@@ -200,7 +202,7 @@ impl Session {
             };
             ask().unwrap_or(false)
         });
-        Ok(twins)
+        attached
     }
 
     /// Whether a trigger with this file id can be one of `main`.

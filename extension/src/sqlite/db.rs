@@ -9,7 +9,7 @@ use super::api::{call, lossy, Api};
 use super::error::{codes, Error, Result};
 use super::stmt::Stmt;
 use sqlite3ext_sys::{self as ffi, sqlite3, sqlite3_stmt};
-use std::ffi::{c_int, c_uint, CString};
+use std::ffi::{c_char, c_int, c_uint, CString};
 use std::ptr;
 
 /// A handle of a connection. It is copied freely and closes nothing.
@@ -118,18 +118,35 @@ impl Db {
         }
     }
 
+    /// The name of the schema with this number (0 is `main`, 1 `temp`, then what is attached), null if there is none; `None`
+    /// where the library is too old to tell.
+    fn schema_name(&self, number: c_int) -> Option<*const c_char> {
+        if self.api.version() < VERSION_DB_NAME {
+            return None;
+        }
+        // SAFETY: the version says that the table reaches that far.
+        let db_name = unsafe { (*self.api.routines()).db_name }?;
+        // SAFETY: an open connection; any number is fine.
+        Some(unsafe { db_name(self.db, number) })
+    }
+
+    /// Whether more files than these are attached. (Not noticed in a library that is too old to tell at once.)
+    #[inline]
+    pub fn attaches_more_than(&self, files: usize) -> bool {
+        c_int::try_from(files + 2).is_ok_and(|n| self.schema_name(n).is_some_and(|name| !name.is_null()))
+    }
+
     /// The names under which database files are attached, `main` and `temp` left out.
     pub fn attached(&self) -> Result<Vec<String>> {
-        if self.api.version() >= VERSION_DB_NAME {
-            // SAFETY: the version says that the table reaches that far.
-            if let Some(db_name) = unsafe { (*self.api.routines()).db_name } {
-                // SAFETY: an open connection; a name is copied before anything can attach or detach.
-                let name =
-                    |i| Some(unsafe { db_name(self.db, i) }).filter(|n| !n.is_null()).map(|n| unsafe { lossy(n) });
-                return Ok((2..).map_while(name).collect());
+        let mut names = Vec::new();
+        if self.schema_name(0).is_some() {
+            while let Some(name) = self.schema_name(names.len() as c_int + 2).filter(|name| !name.is_null()) {
+                // SAFETY: a C string, copied before anything can attach or detach.
+                names.push(unsafe { lossy(name) });
             }
+            return Ok(names);
         }
-        let (mut list, mut names) = (self.prepare_transient("PRAGMA database_list")?, Vec::new());
+        let mut list = self.prepare_transient("PRAGMA database_list")?;
         while list.step()? {
             if list.column_int(0) > 1 {
                 names.push(String::from_utf8_lossy(list.column_text(1)).into_owned());

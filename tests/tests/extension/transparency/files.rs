@@ -61,8 +61,13 @@ fn a_write_to_an_attached_copy_is_not_taken_for_one_to_main() {
     s.exec("INSERT INTO main.t SELECT id + 1, a FROM \"a copy\".t");
     s.exec("BEGIN; CREATE TABLE \"a copy\".x(y)");
     assert!(s.refused("INSERT INTO main.t VALUES(7, 7)").contains("is a copy"));
-    s.exec("ROLLBACK; DETACH \"a copy\"; INSERT INTO t VALUES(7, 7)");
+    s.exec("ROLLBACK; DETACH \"a copy\"; BEGIN; INSERT INTO t VALUES(7, 7)");
+    // Attached in the middle of a transaction.
+    s.exec(&format!("ATTACH '{}' AS later", copy.display()));
+    assert!(s.refused("INSERT INTO later.t VALUES(8, 8)").contains("\"later\" is a copy"));
+    s.exec("COMMIT");
     assert_eq!(s.rows("SELECT val, db_version FROM crsql_changes"), ["1|1", "1|2", "7|3"]);
+    assert_eq!(s.rows("SELECT id FROM later.t"), ["1"]);
 }
 
 #[test]

@@ -83,6 +83,23 @@ fn lines(text: &str) -> Vec<&str> {
 }
 
 #[test]
+fn loading_twice_is_loading_once() {
+    let Some(so) = std::env::var_os("STARLING_SO").filter(|so| Path::new(so).exists()) else {
+        return println!("skipped: STARLING_SO names no extension");
+    };
+    let so_text = so.to_string_lossy();
+    let script = format!(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a);\nSELECT crsql_as_crr('t');\nINSERT INTO t VALUES(1, 1);\n.load '{so_text}'\n\
+         INSERT INTO t VALUES(2, 2);\nBEGIN;\nINSERT INTO t VALUES(3, 3);\nSELECT load_extension('{so_text}');\n\
+         UPDATE t SET a = 4 WHERE id = 3;\nCOMMIT;\nSELECT val, col_version, db_version FROM crsql_changes;\n"
+    );
+    let Some((out, complaints)) = shell(&so, Path::new(":memory:"), &script) else {
+        return println!("skipped: no sqlite3 shell");
+    };
+    assert_eq!((out.as_str(), complaints.as_str()), ("OK\n\n1|1|1\n2|1|2\n4|2|3\n", ""));
+}
+
+#[test]
 fn the_stock_shell_prints_the_same() {
     super::run_all(25, history);
 }
