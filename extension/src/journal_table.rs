@@ -167,8 +167,10 @@ impl Session {
     /// 1.0 can both be stored.
     fn check_real_key(&self, table: u32, values: &Args<'_>, packed: bool) -> Result<()> {
         let Some(table) = self.table(table)? else { return Ok(()) };
+        let unpacked = if packed { key::unpack(values.get(KEY).bytes()).unwrap_or_default() } else { Vec::new() };
         for (i, column) in table.info.keys.iter().enumerate() {
-            let odd = packed || matches!(values.get(KEY + i), v @ ValueRef::Real(_) if !key::is_canonical(v));
+            let value = if packed { unpacked.get(i).copied() } else { Some(values.get(KEY + i)) };
+            let odd = matches!(value, Some(v @ ValueRef::Real(_)) if !key::is_canonical(v));
             if odd && column.affinity != crate::schema::Affinity::Real {
                 return Err(Error::new(crate::sqlite::codes::MISMATCH, ODD_KEY));
             }

@@ -141,3 +141,15 @@ fn a_key_of_many_columns_and_a_table_of_many_columns_work() {
     assert_eq!(b.rows("SELECT k5, c64 FROM w"), ["6|'z'"]);
     assert_eq!(a.changes(), b.changes());
 }
+
+#[test]
+fn whole_numbers_in_a_real_column_of_a_long_key_work_and_in_an_untyped_one_are_refused() {
+    let sql = "CREATE TABLE w(k1 INT NOT NULL, k2 TEXT NOT NULL, k3 BLOB NOT NULL, k4 REAL NOT NULL, k5 NOT NULL, a, \
+               PRIMARY KEY(k1, k2, k3, k4, k5))";
+    let (a, b) = (Site::memory().with(&[("w", sql)]), Site::memory().with(&[("w", sql)]));
+    a.exec("INSERT INTO w VALUES(1, 'b', x'03', 1, 5, 'one'), (1, 'b', x'03', -0.0, 5, 'zero'); UPDATE w SET k4 = 2.0 WHERE k4 = 0");
+    assert!(a.refused("INSERT INTO w VALUES(1, 'b', x'03', 1, 6.0, 'x')").contains("REAL key"));
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT k4, a FROM w ORDER BY k4"), ["1.0r|'one'", "2.0r|'zero'"]);
+    assert_eq!(a.changes(), b.changes());
+}

@@ -3,8 +3,13 @@
 use starling_tests::random::Random;
 
 /// The tables that become CRRs, with the columns that replicas must agree on.
-pub const CRRS: &[(&str, &str)] =
-    &[("a", "id, t, n, v, s, c, u"), ("b", "k, n, v, w"), ("s", "id, x, y"), ("r", "id, v")];
+pub const CRRS: &[(&str, &str)] = &[
+    ("a", "id, t, n, v, s, c, u"),
+    ("b", "k, n, v, w"),
+    ("s", "id, x, y"),
+    ("r", "id, v"),
+    ("x", "k1, k2, k3, k4, k5, c0, c1, c2, c3, c4, c5, c6, c7, c8"),
+];
 
 /// Every table, with what is compared after each statement.
 pub const ALL: &[(&str, &str)] = &[
@@ -12,6 +17,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("b", "*"),
     ("s", "rowid, *"),
     ("r", "rowid, *"),
+    ("x", "*"),
     ("note", "*"),
     ("child", "*"),
     ("temp.scratch", "*"),
@@ -48,6 +54,11 @@ pub fn tables(r: &mut Random) -> Vec<String> {
             clause()
         ),
         format!("CREATE TABLE r(id REAL NOT NULL PRIMARY KEY {}, v)", clause()),
+        format!(
+            "CREATE TABLE x(c0, c1 COLLATE NOCASE, k1 INT NOT NULL, k2 TEXT NOT NULL, c2, c3 REAL, c4 DEFAULT 'four', c5 INT, c6 NUMERIC, \
+             k3 BLOB NOT NULL, k4 REAL NOT NULL, k5 NOT NULL, c7 TEXT, c8 BLOB, PRIMARY KEY(k1, k2, k3, k4, k5) {})",
+            clause()
+        ),
     ]
 }
 
@@ -98,6 +109,8 @@ pub fn triggers(r: &mut Random) -> Vec<String> {
         "CREATE TEMP TRIGGER u11 BEFORE DELETE ON r BEGIN INSERT OR REPLACE INTO b(k, n) VALUES('r', OLD.id); END".to_string(),
         "CREATE TRIGGER u12 AFTER INSERT ON b WHEN NEW.n = 4 BEGIN UPDATE b SET k = k || '4', v = 1 WHERE n = NEW.n AND k = NEW.k; END".to_string(),
         "CREATE TRIGGER u13 AFTER INSERT ON r WHEN NEW.id > -6 BEGIN INSERT INTO r VALUES(NEW.id - 1, 'down') ON CONFLICT DO NOTHING; END".to_string(),
+        "CREATE TRIGGER u14 AFTER UPDATE OF c5 ON x BEGIN UPDATE x SET c1 = NEW.c5, c7 = c7 || 'u' WHERE k1 = NEW.k1 + 1; END".to_string(),
+        "CREATE TRIGGER u15 AFTER INSERT ON x WHEN NEW.k1 > 2 BEGIN UPDATE x SET k1 = k1 - 2 WHERE k1 = NEW.k1; END".to_string(),
     ];
     all.into_iter().filter(|_| r.chance(30)).collect()
 }
@@ -240,6 +253,20 @@ fn others(r: &mut Random) -> String {
     }
 }
 
+fn wide(r: &mut Random) -> String {
+    let (or, i, j, c) = (or(r), r.below(4), r.below(4), r.below(9));
+    let (x, y, t, b) = (value(r), value(r), text_key(r), blob_key(r));
+    match r.below(8) {
+        0 | 1 => format!("INSERT {or} INTO x(k1, k2, k3, k4, k5, c{c}) VALUES({i}, {t}, {b}, 1, 'k', {x}), ({j}, {t}, {b}, 1, 'k', {y})"),
+        2 => format!("INSERT INTO x(k1, k2, k3, k4, k5, c0, c8) VALUES({i}, {t}, {b}, 0.5, 7, {x}, {y}) ON CONFLICT DO UPDATE SET c{c} = {x}, c5 = {i}, k1 = {j}"),
+        3 => format!("UPDATE {or} x SET c{c} = {x}, c5 = c5 + {i} WHERE k1 >= {j}"),
+        4 => format!("UPDATE {or} x SET k1 = {i}, k2 = {t}, c8 = {y} WHERE k1 = {j}"),
+        5 => format!("UPDATE {or} x SET (c0, c1, c2, c3) = ({x}, {y}, {i}, {j}), c4 = c7"),
+        6 => format!("DELETE FROM x WHERE k1 = {i} AND k3 <= {b}"),
+        _ => format!("INSERT {or} INTO x SELECT * FROM x WHERE k1 = {i} UNION ALL SELECT c0, 'copy', k1 + 1, k2, {x}, c3, c4, c5, c6, k3, k4, k5, c7, c8 FROM x"),
+    }
+}
+
 fn not_dml(r: &mut Random) -> String {
     let n = 1 + r.below(3);
     let all = [
@@ -266,6 +293,9 @@ fn not_dml(r: &mut Random) -> String {
         "UPDATE a SET v = 1",
         "SELECT * FROM a WHERE rowid > 2 ORDER BY c, id LIMIT 3",
         "DROP INDEX IF EXISTS a_c",
+        // In libraries that have it.
+        "DELETE FROM a ORDER BY n DESC, id LIMIT 2",
+        "UPDATE b SET w = 1 WHERE k <> 'p' ORDER BY w, n LIMIT 1 OFFSET 1",
         "CREATE INDEX IF NOT EXISTS a_c ON a(c)",
     ];
     r.pick(&all).replace(" s", &format!(" s{n}"))
@@ -279,6 +309,7 @@ pub fn statement(r: &mut Random) -> (String, bool) {
     let mut sql = match r.below(10) {
         0..=2 => insert_a(r),
         3..=5 => change_a(r),
+        6 => wide(r),
         _ => others(r),
     };
     if r.chance(40) {
