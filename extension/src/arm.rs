@@ -20,7 +20,16 @@ impl Session {
         }
         let there: BTreeSet<Trigger> = self.own_triggers(&info.name)?.into_iter().collect();
         let wanted: BTreeSet<Trigger> = sqlgen::triggers(&full, self.sink_of(full.id)?).into_iter().collect();
-        Ok(there == wanted)
+        Ok(there == wanted && self.fire_first(&info.name)?)
+    }
+
+    /// Whether no other trigger of the table is newer than ours. SQLite fires the newest first, and one that ends with
+    /// RAISE(IGNORE), or fails under OR FAIL, keeps the row and the triggers that come after it from firing.
+    fn fire_first(&self, table: &str) -> Result<bool> {
+        let mut newer = self.db.prepare_transient(include_str!("../../sql/extension/newer_trigger.sql"))?;
+        newer.bind_text(1, table)?;
+        newer.bind_text(2, sqlgen::JOURNAL)?;
+        Ok(!newer.step()?)
     }
 
     /// Whether every write to the columns of `info` has been captured: the triggers are those of a table like it, under
@@ -52,7 +61,7 @@ impl Session {
     pub fn arm_with(&self, info: &TableInfo, triggers: Vec<Trigger>) -> Result<()> {
         self.disarm(info)?;
         for (_, sql) in triggers {
-            self.db.exec(&sql)?;
+            self.db.exec(&sqlgen::in_main(&sql))?;
         }
         self.forget_catalog();
         Ok(())

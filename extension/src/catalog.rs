@@ -97,6 +97,9 @@ impl Session {
             self.meta.replace(None);
         }
         if catalog.schema_version.replace(schema) != Some(schema) {
+            // A backup into this connection shows here only.
+            self.meta.replace(None);
+            self.known_tail.set(None);
             catalog.clear();
             drop(catalog);
             self.forget_schema();

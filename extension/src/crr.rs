@@ -3,7 +3,7 @@
 use crate::catalog::{Standing, Table};
 use crate::log::LogWriter;
 use crate::portable::Capture;
-use crate::schema;
+use crate::schema::{self, TableInfo};
 use crate::session::Session;
 use crate::sqlgen::{self, Ident};
 use crate::sqlite::{Error, Result};
@@ -30,34 +30,36 @@ impl Session {
         schema::check(self.db, &info)?;
         self.check_encoding()?;
         self.ensure_schema()?;
-        self.atomically(|| {
-            self.join_transaction()?;
-            self.refresh()?;
-            self.settle_names()?;
-            let active = self.table_named(&info.name)?.map(|t| t.info.id);
-            let present = active.map(|id| self.capture_of(id)).transpose()?;
-            let capture = wanted.or(present).unwrap_or_default();
-            let armed = active.is_some() && self.is_armed(&info)?;
-            if armed && present == Some(capture) {
-                return Ok(());
-            }
-            // Before the triggers change: what the former ones told has its version first.
-            self.flush()?;
-            if active.is_some() && !armed {
-                self.rearm(info.clone())?;
-            }
-            let known = self.register(&mut info)?;
-            self.arm_as(&info, capture)?;
-            if active.is_some() {
-                return Ok(());
-            }
-            let Some(table) = self.table_named(&info.name)? else { return Ok(()) };
-            if known {
-                self.log_differences(&table)
-            } else {
-                self.log_existing_rows(&table)
-            }
-        })
+        self.keeping_rowid(|| self.atomically(|| self.become_crr(&mut info, wanted)))
+    }
+
+    fn become_crr(&self, info: &mut TableInfo, wanted: Option<Capture>) -> Result<()> {
+        self.join_transaction()?;
+        self.refresh()?;
+        self.settle_names()?;
+        let active = self.table_named(&info.name)?.map(|t| t.info.id);
+        let present = active.map(|id| self.capture_of(id)).transpose()?;
+        let capture = wanted.or(present).unwrap_or_default();
+        let armed = active.is_some() && self.is_armed(info)?;
+        if armed && present == Some(capture) {
+            return Ok(());
+        }
+        // Before the triggers change: what the former ones told has its version first.
+        self.flush()?;
+        if active.is_some() && !armed {
+            self.rearm(info.clone())?;
+        }
+        let known = self.register(info)?;
+        self.arm_as(info, capture)?;
+        if active.is_some() {
+            return Ok(());
+        }
+        let Some(table) = self.table_named(&info.name)? else { return Ok(()) };
+        if known {
+            self.log_differences(&table)
+        } else {
+            self.log_existing_rows(&table)
+        }
     }
 
     /// Turns a CRR back into a plain table. Its metadata is archived, so that a later `crsql_as_crr` goes on with it.

@@ -63,6 +63,31 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("uuid7_blob", 0, SAFE, uuid7_blob),
 ];
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const BUILD: &str = match option_env!("STARLING_BUILD_SHA") {
+    Some(sha) => sha,
+    None => "unknown",
+};
+
+/// Whether this very build is registered on the connection already.
+pub fn is_registered(db: Db) -> bool {
+    let ask = || -> Result<bool> {
+        // Asked first, so that a first load leaves no "no such function" in the application's error log.
+        let mut known = db.prepare_transient("SELECT 1 FROM pragma_function_list WHERE name = 'starling_version'")?;
+        if !known.step()? {
+            return Ok(false);
+        }
+        let mut stmt = db.prepare_transient("SELECT starling_version() || ' ' || crsql_sha()")?;
+        Ok(stmt.step()? && stmt.column_text(0) == format!("{VERSION} {BUILD}").as_bytes())
+    };
+    let registered = ask().unwrap_or(false);
+    if !registered {
+        // SQLite takes the connection's last error for ours: a success puts it out of mind.
+        let _ = db.exec(";");
+    }
+    registered
+}
+
 /// Registers them all.
 pub fn register(db: Db, session: &Shared) -> Result<()> {
     for (name, n, flags, body) in FUNCTIONS {
@@ -161,6 +186,7 @@ fn commit_alter(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
 
 fn site_id(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     session.ensure_schema()?;
+    session.refresh()?;
     Ok(Output::Blob(session.meta()?.site.0.to_vec()))
 }
 
@@ -226,11 +252,11 @@ fn finalize(_: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 }
 
 fn sha(_: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
-    Ok(Output::Text(option_env!("STARLING_BUILD_SHA").unwrap_or("unknown").to_string()))
+    Ok(Output::Text(BUILD.to_string()))
 }
 
 fn version(_: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
-    Ok(Output::Text(env!("CARGO_PKG_VERSION").to_string()))
+    Ok(Output::Text(VERSION.to_string()))
 }
 
 fn vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {

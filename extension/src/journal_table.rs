@@ -4,7 +4,7 @@
 
 use crate::no_rows::NoRows;
 use crate::session::{Session, Shared};
-use crate::sqlgen::{Tag, TagOp, JOURNAL, KEY_SLOTS};
+use crate::sqlgen::{Ident, Tag, TagOp, JOURNAL, KEY_SLOTS};
 use crate::sqlite::{Args, Change, Conflict, Db, Error, IndexInfo, Result, VTab};
 use starling_crdt::key;
 use starling_crdt::local::TouchKind;
@@ -65,7 +65,7 @@ impl VTab for JournalTable {
     }
 
     fn rollback(&self) -> Result<()> {
-        if self.session.db.is_writing() == Some(true) {
+        if self.session.db.is_writing("main") == Some(true) {
             // sqlite3_close says so before it looks for open statements, and gives up where it finds one: then the
             // transaction goes on, and this is the last word that we hear of it.
             let flushed = self.session.flush();
@@ -128,13 +128,11 @@ impl Session {
             return Ok(());
         }
         let tag = Tag::decode(number).ok_or_else(|| Error::msg("starling: a trigger passed a tag that is none"))?;
-        if !self.tx.borrow().checked {
+        if !self.tx.borrow().checked || self.db.attaches_more_than(self.tx.borrow().attached) {
             self.check_transaction()?;
         }
-        if self.tx.borrow().file != tag.file {
-            return Err(Error::msg(
-                "starling: this table is a CRR of an attached database file; open that file as main to write to it",
-            ));
+        if self.tx.borrow().file != tag.file || !self.tx.borrow().twins.is_empty() {
+            self.check_file(tag.file)?;
         }
         if self.merging.borrow().is_some() && self.is_merging(&tag, values)? {
             return Ok(());
@@ -189,8 +187,10 @@ impl Session {
     /// 1.0 can both be stored.
     fn check_real_key(&self, table: u32, values: &Args<'_>, packed: bool) -> Result<()> {
         let Some(table) = self.table(table)? else { return Ok(()) };
+        let unpacked = if packed { key::unpack(values.get(KEY).bytes()).unwrap_or_default() } else { Vec::new() };
         for (i, column) in table.info.keys.iter().enumerate() {
-            let odd = packed || matches!(values.get(KEY + i), v @ ValueRef::Real(_) if !key::is_canonical(v));
+            let value = if packed { unpacked.get(i).copied() } else { Some(values.get(KEY + i)) };
+            let odd = matches!(value, Some(v @ ValueRef::Real(_)) if !key::is_canonical(v));
             if odd && column.affinity != crate::schema::Affinity::Real {
                 return Err(Error::new(crate::sqlite::codes::MISMATCH, ODD_KEY));
             }
@@ -203,13 +203,57 @@ impl Session {
         self.refresh()?;
         let file = self.meta()?.file;
         let known = self.known_tail.take().filter(|(data, _)| self.data_version() == Some(*data));
+        let attached = self.db.attached()?;
+        let count = attached.len();
+        let twins = self.twins(file, attached);
         let mut tx = self.tx.borrow_mut();
         tx.checked = true;
         tx.file = file;
+        tx.attached = count;
+        tx.twins = twins;
         if tx.tail.is_none() && tx.local.is_none() && tx.foreign.is_none() {
             tx.tail = known.map(|(_, tail)| tail);
         }
         Ok(())
+    }
+
+    /// Of the attached files those whose triggers carry the same file id as those of `main`: copies of it, or it itself.
+    fn twins(&self, file: u32, mut attached: Vec<String>) -> Vec<String> {
+        attached.retain(|name| {
+            let id = format!("SELECT value FROM {}.crsql_master WHERE key = 'file_id'", Ident(name));
+            // A file without that table is none of ours.
+            let ask = || -> Result<bool> {
+                let mut stmt = self.db.prepare_transient(&id)?;
+                Ok(stmt.step()? && stmt.column_int(0) == i64::from(file))
+            };
+            ask().unwrap_or(false)
+        });
+        attached
+    }
+
+    /// Whether a trigger with this file id can be one of `main`.
+    #[cold]
+    fn check_file(&self, file: u32) -> Result<()> {
+        if self.tx.borrow().file != file {
+            // The file beneath the connection may be another one now: it was deserialized, or restored by a backup.
+            self.meta.replace(None);
+            self.forget_catalog();
+            self.check_transaction()?;
+        }
+        let tx = self.tx.borrow();
+        if tx.file != file {
+            return Err(Error::msg(
+                "starling: this table is a CRR of an attached database file; open that file as main to write to it",
+            ));
+        }
+        match tx.twins.iter().find(|name| self.db.is_writing(name) != Some(false)) {
+            None => Ok(()),
+            Some(name) => Err(Error::msg(format!(
+                "starling: the attached database {} is a copy of this one, so a change to a CRR in either cannot be told \
+                 from one in the other; open that file as main to write to it",
+                Ident(name)
+            ))),
+        }
     }
 
     fn column_count(&self, table: u32) -> Result<u64> {

@@ -59,6 +59,10 @@ use std::rc::Rc;
 /// Registers everything on a connection. A database that can be written gets its internal tables now, as programs expect
 /// `crsql_site_id` to be there; where that is not possible they are made when first needed.
 pub(crate) fn register(db: Db) -> Result<()> {
+    if functions::is_registered(db) {
+        // Loaded twice, by the program and by a library that it uses, say.
+        return Ok(());
+    }
     let session = Rc::new(session::Session::new(db));
     functions::register(db, &session)?;
     create_module::<journal_table::JournalTable>(db, sqlgen::JOURNAL, Rc::clone(&session))?;

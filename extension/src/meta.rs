@@ -33,11 +33,21 @@ pub struct Meta {
 impl Session {
     /// Whether the internal tables are there.
     pub fn has_schema(&self) -> Result<bool> {
-        if self.meta.borrow().is_some() {
-            return Ok(true);
+        let known = self.meta.borrow().as_ref().map(|meta| meta.file);
+        if let Some(file) = known {
+            if self.tx.borrow().active || self.file_id().is_ok_and(|id| id == i64::from(file)) {
+                return Ok(true);
+            }
+            // Another database was deserialized, or restored by a backup, beneath this connection.
+            self.meta.replace(None);
+            self.forget_catalog();
         }
         let mut stmt = self.db.prepare_transient("SELECT 1 FROM main.sqlite_master WHERE name = 'crsql_log'")?;
         stmt.step()
+    }
+
+    fn file_id(&self) -> Result<i64> {
+        self.int("SELECT value FROM main.crsql_master WHERE key = 'file_id'")
     }
 
     /// Makes the internal tables if they are missing.
@@ -57,9 +67,14 @@ impl Session {
             ));
         }
         drop(foreign);
-        self.atomically(|| {
-            // A rollback must be told, or we go on believing that the tables are there.
-            self.join_transaction()?;
+        // Where a transaction is open its rollback must be told, or we go on believing that the tables are there. Where none
+        // is, the journal is better left alone: SQLite gives a virtual table that was used a pointer to the schema of
+        // `main`, which sqlite3_deserialize frees, and a connection may be opened for just that.
+        let joins = !self.db.is_autocommit();
+        self.keeping_rowid(|| self.atomically(|| {
+            if joins {
+                self.join_transaction()?;
+            }
             self.db.exec(include_str!("../../sql/extension/schema.sql"))?;
             self.db.exec(&format!(
                 "INSERT OR IGNORE INTO main.crsql_master VALUES('crsql_version', 1600), \
@@ -72,7 +87,7 @@ impl Session {
             site.execute()?;
             self.db.exec("INSERT INTO main.crsql_master VALUES('self', 1)")?;
             self.draw_epoch(1, 0)
-        })
+        }))
     }
 
     /// Enters a new epoch of `site_row`, beginning after `start`.

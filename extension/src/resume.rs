@@ -50,7 +50,7 @@ impl Session {
     /// triggers away (E7). One that cannot write now leaves it to the next.
     pub fn resume_if_altered(&self) -> Result<()> {
         if self.noted_schema()? != Some(self.int("PRAGMA main.schema_version")?) {
-            self.resume()?;
+            self.keeping_rowid(|| self.resume())?;
         }
         Ok(())
     }

@@ -255,6 +255,14 @@ impl Session {
         (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16).max(1)
     }
 
+    /// Runs `f` and leaves `last_insert_rowid()` as it was.
+    pub fn keeping_rowid<T>(&self, f: impl FnOnce() -> T) -> T {
+        let rowid = self.db.last_insert_rowid();
+        let result = f();
+        self.db.set_last_insert_rowid(rowid);
+        result
+    }
+
     /// Runs `f` so that all of it or nothing stays.
     pub fn atomically<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
         self.db.exec("SAVEPOINT crsql")?;

@@ -152,6 +152,17 @@ pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
     out
 }
 
+/// A CREATE statement of ours, to be run: in `main`, whatever temporary table has the same name. (SQLite leaves the
+/// schema's name out of the text that it keeps.)
+pub fn in_main(create: &str) -> String {
+    for kind in ["CREATE TRIGGER ", "CREATE VIEW ", "CREATE INDEX "] {
+        if let Some(rest) = create.strip_prefix(kind) {
+            return format!("{kind}main.{rest}");
+        }
+    }
+    create.to_string()
+}
+
 /// The name prefix of a CRR's triggers.
 pub fn trigger_prefix(table: &str) -> String {
     format!("{table}__crsql_")

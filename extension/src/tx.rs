@@ -37,6 +37,10 @@ pub struct TxState {
     pub boot_checked: bool,
     /// The file whose triggers are ours.
     pub file: u32,
+    /// How many files were attached when that was looked at.
+    pub attached: usize,
+    /// Attached copies of the file, under the names they are attached by.
+    pub twins: Vec<String>,
     /// The table touched last and how many columns it has.
     pub last_table: Option<(u32, u64)>,
     /// The site named last and its row.

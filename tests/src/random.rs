@@ -3,19 +3,24 @@
 /// splitmix64 (Steele, Lea, Flood 2014).
 pub struct Random(u64);
 
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 impl Random {
-    /// Starts from a seed.
+    /// Starts from a seed. Mixed, since the states of neighbours that are a step apart would give one stream, shifted by one.
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Self(mix(seed))
     }
 
     /// A number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n.max(1)
+        self.0 = self.0.wrapping_add(STEP);
+        mix(self.0) % n.max(1)
     }
 
     /// True in `percent` of 100 cases.
@@ -33,5 +38,20 @@ impl Random {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u64 + 1) as usize);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Random;
+
+    #[test]
+    fn neighbouring_seeds_do_not_share_a_stream() {
+        let stream = |seed| {
+            let mut r = Random::new(seed);
+            (0..100).map(|_| r.below(u64::MAX)).collect::<Vec<_>>()
+        };
+        let (one, two) = (stream(1), stream(2));
+        assert!(one.iter().all(|n| !two.contains(n)));
     }
 }

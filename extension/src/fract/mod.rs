@@ -146,7 +146,7 @@ impl Session {
         }
         self.uninstall(&list.table)?;
         for (_, sql) in &wanted {
-            self.db.exec(sql)?;
+            self.db.exec(&crate::sqlgen::in_main(sql))?;
         }
         Ok(())
     }

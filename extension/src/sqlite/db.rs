@@ -9,7 +9,7 @@ use super::api::{call, lossy, Api};
 use super::error::{codes, Error, Result};
 use super::stmt::Stmt;
 use sqlite3ext_sys::{self as ffi, sqlite3, sqlite3_stmt};
-use std::ffi::{c_int, c_uint, CString};
+use std::ffi::{c_char, c_int, c_uint, CString};
 use std::ptr;
 
 /// A handle of a connection. It is copied freely and closes nothing.
@@ -21,6 +21,9 @@ pub struct Db {
 
 /// The SQLite that has `sqlite3_txn_state`.
 const VERSION_TXN_STATE: i32 = 3_034_000;
+
+/// The SQLite that has `sqlite3_db_name`.
+const VERSION_DB_NAME: i32 = 3_039_000;
 
 /// The SQLite that has `sqlite3_changes64` and `sqlite3_total_changes64`.
 const VERSION_CHANGES64: i32 = 3_037_000;
@@ -99,15 +102,57 @@ impl Db {
         unsafe { call!(self.api, get_autocommit(self.db)) != 0 }
     }
 
-    /// Whether a write transaction is open on `main`; `None` where the library is too old to tell.
-    pub fn is_writing(&self) -> Option<bool> {
+    /// Whether a write transaction is open on a schema (`main`, …); `None` where the library is too old to tell, and if
+    /// there is no such schema.
+    pub fn is_writing(&self, schema: &str) -> Option<bool> {
         if self.api.version() < VERSION_TXN_STATE {
             return None;
         }
         // SAFETY: the version says that the table reaches that far.
         let txn_state = unsafe { (*self.api.routines()).txn_state }?;
+        let schema = CString::new(schema).ok()?;
         // SAFETY: an open connection and a C string.
-        Some(unsafe { txn_state(self.db, c"main".as_ptr()) } == ffi::SQLITE_TXN_WRITE as c_int)
+        match unsafe { txn_state(self.db, schema.as_ptr()) } {
+            -1 => None,
+            state => Some(state == ffi::SQLITE_TXN_WRITE as c_int),
+        }
+    }
+
+    /// The name of the schema with this number (0 is `main`, 1 `temp`, then what is attached), null if there is none; `None`
+    /// where the library is too old to tell.
+    fn schema_name(&self, number: c_int) -> Option<*const c_char> {
+        if self.api.version() < VERSION_DB_NAME {
+            return None;
+        }
+        // SAFETY: the version says that the table reaches that far.
+        let db_name = unsafe { (*self.api.routines()).db_name }?;
+        // SAFETY: an open connection; any number is fine.
+        Some(unsafe { db_name(self.db, number) })
+    }
+
+    /// Whether more files than these are attached. (Not noticed in a library that is too old to tell at once.)
+    #[inline]
+    pub fn attaches_more_than(&self, files: usize) -> bool {
+        c_int::try_from(files + 2).is_ok_and(|n| self.schema_name(n).is_some_and(|name| !name.is_null()))
+    }
+
+    /// The names under which database files are attached, `main` and `temp` left out.
+    pub fn attached(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        if self.schema_name(0).is_some() {
+            while let Some(name) = self.schema_name(names.len() as c_int + 2).filter(|name| !name.is_null()) {
+                // SAFETY: a C string, copied before anything can attach or detach.
+                names.push(unsafe { lossy(name) });
+            }
+            return Ok(names);
+        }
+        let mut list = self.prepare_transient("PRAGMA database_list")?;
+        while list.step()? {
+            if list.column_int(0) > 1 {
+                names.push(String::from_utf8_lossy(list.column_text(1)).into_owned());
+            }
+        }
+        Ok(names)
     }
 
     /// The rows that the last finished statement changed.

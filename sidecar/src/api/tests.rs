@@ -155,6 +155,7 @@ fn what_reaches_beyond_the_tables_is_refused() {
         "PRAGMA page_size = 512",
         "CREATE TEMP TABLE x(y)",
         "SELECT starling_new_epoch()",
+        "SELECT starling_extension_is_not_loaded__load_starling_so__format_1(0, 0, 1)",
         "SELECT starling_merge(x'00')",
         "SELECT crsql_config_set('merge-equal-values', 1)",
         "DELETE FROM crsql_log",

@@ -1,8 +1,38 @@
 //! An application sees no difference on a CRR: the same random SQL on a plain table and on a CRR, compared step by step.
 
+#[path = "transparency/differential.rs"]
+mod differential;
+#[path = "transparency/files.rs"]
+mod files;
+#[path = "transparency/limits.rs"]
+mod limits;
+#[path = "transparency/seen.rs"]
+mod seen;
+#[path = "transparency/shell.rs"]
+mod shell;
+#[path = "transparency/statements.rs"]
+mod statements;
+#[path = "transparency/statements_open.rs"]
+mod statements_open;
+
 use rusqlite::Connection;
 use starling_tests::random::Random;
 use starling_tests::site::Site;
+
+/// Runs one seed after the other, and names the one that fails.
+fn run_all(default: u64, history: fn(u64)) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse().ok());
+    let seeds = match number("STARLING_LAWS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("STARLING_LAWS_RUNS").unwrap_or(default),
+    };
+    for seed in seeds {
+        if let Err(panic) = std::panic::catch_unwind(|| history(seed)) {
+            eprintln!("STARLING_LAWS_SEED={seed} replays it");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
 
 const TABLE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT CHECK(a <> 'bad'), b INT NOT NULL DEFAULT 5, \
                      c AS (b * 2)); CREATE INDEX i ON t(b)";
@@ -109,5 +139,17 @@ fn a_key_of_many_columns_and_a_table_of_many_columns_work() {
     a.exec("UPDATE w SET k5 = 6");
     b.pull(&a);
     assert_eq!(b.rows("SELECT k5, c64 FROM w"), ["6|'z'"]);
+    assert_eq!(a.changes(), b.changes());
+}
+
+#[test]
+fn whole_numbers_in_a_real_column_of_a_long_key_work_and_in_an_untyped_one_are_refused() {
+    let sql = "CREATE TABLE w(k1 INT NOT NULL, k2 TEXT NOT NULL, k3 BLOB NOT NULL, k4 REAL NOT NULL, k5 NOT NULL, a, \
+               PRIMARY KEY(k1, k2, k3, k4, k5))";
+    let (a, b) = (Site::memory().with(&[("w", sql)]), Site::memory().with(&[("w", sql)]));
+    a.exec("INSERT INTO w VALUES(1, 'b', x'03', 1, 5, 'one'), (1, 'b', x'03', -0.0, 5, 'zero'); UPDATE w SET k4 = 2.0 WHERE k4 = 0");
+    assert!(a.refused("INSERT INTO w VALUES(1, 'b', x'03', 1, 6.0, 'x')").contains("REAL key"));
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT k4, a FROM w ORDER BY k4"), ["1.0r|'one'", "2.0r|'zero'"]);
     assert_eq!(a.changes(), b.changes());
 }

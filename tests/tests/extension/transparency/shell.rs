@@ -1,0 +1,105 @@
+//! The same through the stock sqlite3 shell with the extension that ships (STARLING_SO), in files and in every journal mode.
+
+use super::seen::same;
+use super::statements::{self, ALL, CRRS};
+use starling_tests::random::Random;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What the shell prints, and what it complains about (with line numbers).
+fn shell(so: &OsString, db: &Path, script: &str) -> Option<(String, String)> {
+    let mut child = Command::new("sqlite3")
+        .args(["-batch", "-cmd"])
+        .arg(format!(".load '{}'", so.to_string_lossy()))
+        .arg(db)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    let out = std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(script.as_bytes()).expect("it reads"));
+        child.wait_with_output().expect("it ends")
+    });
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some((text(&out.stdout), text(&out.stderr)))
+}
+
+/// One line per statement, so that both complain about the same lines.
+fn script(seed: u64, armed: bool) -> String {
+    let r = &mut Random::new(seed);
+    let journal = *r.pick(&["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "WAL"]);
+    let mut lines = vec![".mode quote".to_string(), format!("PRAGMA journal_mode = {journal}")];
+    lines.extend(statements::settings(r));
+    lines.extend(statements::tables(r));
+    lines.extend(statements::surroundings(r));
+    lines.extend(statements::triggers(r));
+    for (name, _) in CRRS {
+        lines.push(if armed { format!("SELECT crsql_as_crr('{name}')") } else { "SELECT 'OK'".to_string() });
+    }
+    lines.push("REPLACE INTO note VALUES(1, 'begin')".to_string());
+    for _ in 0..10 + r.below(40) {
+        let (sql, dml) = statements::statement(r);
+        let vacuum = sql == "VACUUM";
+        lines.push(sql);
+        if dml {
+            lines.push("SELECT changes(), last_insert_rowid()".to_string());
+        }
+        if vacuum {
+            // It leaves its mark in last_insert_rowid(), which the number of rows in the schema decides.
+            lines.push("REPLACE INTO note VALUES(1, 'vacuumed')".to_string());
+        }
+        lines.extend(ALL.iter().map(|(table, columns)| format!("SELECT {columns} FROM {table}")));
+    }
+    lines.push("COMMIT".to_string());
+    lines.extend(CRRS.iter().map(|(table, columns)| format!("SELECT {columns} FROM {table}")));
+    lines.push("PRAGMA integrity_check".to_string());
+    lines.iter().map(|l| if l.starts_with('.') { format!("{l}\n") } else { format!("{l};\n") }).collect()
+}
+
+fn history(seed: u64) {
+    let Some(so) = std::env::var_os("STARLING_SO").filter(|so| Path::new(so).exists()) else {
+        return println!("skipped: STARLING_SO names no extension");
+    };
+    println!("-- seed {seed}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let run = |armed: bool| shell(&so, &dir.path().join(format!("{armed}.db")), &script(seed, armed));
+    let (Some((plain, complaints)), Some((crr, crr_complaints))) = (run(false), run(true)) else {
+        return println!("skipped: no sqlite3 shell");
+    };
+    println!("{}", script(seed, true));
+    same("complaints", &lines(&complaints), &lines(&crr_complaints));
+    let (plain, crr) = (lines(&plain), lines(&crr));
+    let first = plain.iter().zip(&crr).position(|(a, b)| a != b);
+    assert_eq!(first.map(|i| (plain[i], crr[i])), None, "line {first:?} of {}", plain.len());
+    assert_eq!(plain.len(), crr.len());
+}
+
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
+}
+
+#[test]
+fn loading_twice_is_loading_once() {
+    let Some(so) = std::env::var_os("STARLING_SO").filter(|so| Path::new(so).exists()) else {
+        return println!("skipped: STARLING_SO names no extension");
+    };
+    let so_text = so.to_string_lossy();
+    let script = format!(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a);\nSELECT crsql_as_crr('t');\nINSERT INTO t VALUES(1, 1);\n.load '{so_text}'\n\
+         INSERT INTO t VALUES(2, 2);\nBEGIN;\nINSERT INTO t VALUES(3, 3);\nSELECT load_extension('{so_text}');\n\
+         UPDATE t SET a = 4 WHERE id = 3;\nCOMMIT;\nSELECT val, col_version, db_version FROM crsql_changes;\n"
+    );
+    let Some((out, complaints)) = shell(&so, Path::new(":memory:"), &script) else {
+        return println!("skipped: no sqlite3 shell");
+    };
+    assert_eq!((out.as_str(), complaints.as_str()), ("OK\n\n1|1|1\n2|1|2\n4|2|3\n", ""));
+}
+
+#[test]
+fn the_stock_shell_prints_the_same() {
+    super::run_all(25, history);
+}
