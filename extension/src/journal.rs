@@ -57,6 +57,24 @@ pub struct Journal {
     marks: Vec<Mark>,
 }
 
+/// Sorts items by table and key, which `named` tells. Most keys are told apart by their first bytes, which the sort has at
+/// hand.
+pub fn in_key_order<'k>(items: impl Iterator<Item = usize>, named: impl Fn(usize) -> (u32, &'k [u8])) -> Vec<usize> {
+    let head = |key: &[u8]| {
+        let mut word = [0u8; 8];
+        let n = key.len().min(8);
+        word[..n].copy_from_slice(&key[..n]);
+        u64::from_be_bytes(word)
+    };
+    let with_head = |i| {
+        let (table, key) = named(i);
+        (table, head(key), i)
+    };
+    let mut order: Vec<(u32, u64, usize)> = items.map(with_head).collect();
+    order.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| named(a.2).1.cmp(named(b.2).1)));
+    order.into_iter().map(|(_, _, i)| i).collect()
+}
+
 impl Touches {
     /// Number of touches.
     pub fn len(&self) -> usize {
@@ -89,28 +107,10 @@ impl Touches {
         self.slots.iter().filter(|s| **s != 0).map(|s| *s as usize - 1)
     }
 
-    /// The same in the order of tables and keys. Most keys are told apart by their first bytes, which the sort has at hand.
+    /// The same in the order of tables and keys.
     pub fn keys_in_order(&self) -> Vec<usize> {
-        let head = |key: &[u8]| {
-            let mut word = [0u8; 8];
-            let n = key.len().min(8);
-            word[..n].copy_from_slice(&key[..n]);
-            u64::from_be_bytes(word)
-        };
-        let mut order: Vec<(u32, u64, usize)> = Vec::with_capacity(self.keys);
-        for i in self.last_of_each_key() {
-            if let Some(touch) = self.touches.get(i) {
-                order.push((touch.table, head(self.key(touch)), i));
-            }
-        }
-        order.sort_unstable_by(|a, b| {
-            let rest = || {
-                let key = |i: usize| self.touches.get(i).map(|t| self.key(t));
-                key(a.2).cmp(&key(b.2))
-            };
-            (a.0, a.1).cmp(&(b.0, b.1)).then_with(rest)
-        });
-        order.into_iter().map(|(_, _, i)| i).collect()
+        let named = |i: usize| self.touches.get(i).map_or((0, &[][..]), |t| (t.table, self.key(t)));
+        in_key_order(self.last_of_each_key(), named)
     }
 
     /// Whether a row was inserted.

@@ -5,6 +5,7 @@
 //! what lives, and each commit's share of a sweep is in proportion to what it superseded itself. A log that is only added
 //! to is never swept.
 
+use crate::journal::in_key_order;
 use crate::log::{flags, Record};
 use crate::session::Session;
 use crate::sqlite::Result;
@@ -139,14 +140,15 @@ impl Session {
         out: &mut Rewritten,
     ) -> Result<()> {
         let Batch { entries, keys, columns, live } = batch;
-        let mut order: Vec<usize> = (0..entries.len()).collect();
-        order.sort_unstable_by_key(|i| entries.get(*i).map(|e| (e.entry.table.id, &keys[e.key.clone()])));
-        for i in order {
+        let named = |i: usize| entries.get(i).map_or((0, &[][..]), |e| (e.entry.table.id, &keys[e.key.clone()]));
+        for i in in_key_order(0..entries.len(), named) {
             let Some(logged) = entries.get_mut(i) else { continue };
             let key = &keys[logged.key.clone()];
             logged.fate = match self.table(logged.entry.table.id)? {
                 // An archived table's entries wait with it (X3).
                 None => Fate::Kept(logged.entry.kind),
+                // Under a row that is deleted by now only the delete itself lives.
+                Some(table) if logged.entry.kind != Kind::Tombstone && self.is_dead(&table, key)? => Fate::Dropped,
                 Some(table) => {
                     let clock = self.get_clock(&table, key)?;
                     fate(record, &logged.entry, &columns[logged.columns.clone()], clock.as_ref(), live)
