@@ -48,7 +48,9 @@ impl Session {
     /// Writes what the journal holds. Nothing is lost when it fails: while the transaction goes on the journal keeps it.
     pub fn flush(&self) -> Result<()> {
         if self.tx.borrow().poisoned {
-            return Err(Error::msg("starling: a merge or a write failed half-way in this transaction, which can only be rolled back"));
+            return Err(Error::msg(
+                "starling: a merge or a write failed half-way in this transaction, which can only be rolled back",
+            ));
         }
         self.flush_nine()?;
         self.take_inboxes()?;

@@ -45,28 +45,12 @@ pub struct InboxTag {
 impl InboxTag {
     /// As an integer.
     pub fn encode(self) -> i64 {
-        let op = match self.op {
-            TagOp::Insert => 0,
-            TagOp::Delete => 1,
-            TagOp::Update => 2,
-            TagOp::Move => 3,
-            TagOp::Overwrite => 4,
-            TagOp::Rewrite => 5,
-        };
-        (i64::from(self.first) << 3) | op
+        (i64::from(self.first) << 3) | self.op as i64
     }
 
     /// Back from an integer; `None` if it is none.
     pub fn decode(tag: i64) -> Option<Self> {
-        let op = match tag & 7 {
-            0 => TagOp::Insert,
-            1 => TagOp::Delete,
-            2 => TagOp::Update,
-            3 => TagOp::Move,
-            4 => TagOp::Overwrite,
-            5 => TagOp::Rewrite,
-            _ => return None,
-        };
+        let op = TagOp::of(tag & 7)?;
         Some(Self { op, first: u32::try_from(tag >> 3).ok()? })
     }
 }

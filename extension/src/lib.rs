@@ -73,8 +73,9 @@ pub(crate) fn register(db: Db) -> Result<()> {
     create_module::<unpack::UnpackTable>(db, "crsql_unpack_columns", Rc::clone(&session))?;
     if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.
-        let ready = session.ensure_schema().and_then(|()| session.resume_if_altered());
-        if ready.and_then(|()| session.join_when_inboxes_fill()).is_err() {
+        let ready = session.ensure_schema();
+        let repaired = ready.and_then(|()| session.resume_if_altered());
+        if session.join_when_inboxes_fill().and(repaired).is_err() {
             // SQLite takes the connection's last error for ours: a success puts it out of mind.
             db.exec(";")?;
         }

@@ -30,17 +30,25 @@ impl fmt::Display for Literal<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TagOp {
     /// AFTER INSERT
-    Insert,
+    Insert = 0,
     /// AFTER DELETE
-    Delete,
+    Delete = 1,
     /// AFTER UPDATE, the key as it was
-    Update,
+    Update = 2,
     /// The new key of a key update
-    Move,
+    Move = 3,
     /// BEFORE an insert or a key update over an existing row, on tables whose own schema says ON CONFLICT REPLACE
-    Overwrite,
+    Overwrite = 4,
     /// AFTER UPDATE within an alter window: any column may have been written
-    Rewrite,
+    Rewrite = 5,
+}
+
+impl TagOp {
+    /// By its number.
+    pub fn of(number: i64) -> Option<Self> {
+        let all = [Self::Insert, Self::Delete, Self::Update, Self::Move, Self::Overwrite, Self::Rewrite];
+        usize::try_from(number).ok().and_then(|i| all.get(i)).copied()
+    }
 }
 
 /// Largest table id and mask word that fit a tag.
@@ -66,32 +74,16 @@ pub struct Tag {
 impl Tag {
     /// As an integer.
     pub fn encode(self) -> i64 {
-        let op = match self.op {
-            TagOp::Insert => 0,
-            TagOp::Delete => 1,
-            TagOp::Update => 2,
-            TagOp::Move => 3,
-            TagOp::Overwrite => 4,
-            TagOp::Rewrite => 5,
-        };
         (i64::from(self.file) << 36)
             | (i64::from(self.table) << 16)
             | (i64::from(self.word & 0x7ff) << 5)
             | (i64::from(self.packed) << 4)
-            | op
+            | self.op as i64
     }
 
     /// Back from an integer; `None` if it is no tag.
     pub fn decode(tag: i64) -> Option<Self> {
-        let op = match tag & 15 {
-            0 => TagOp::Insert,
-            1 => TagOp::Delete,
-            2 => TagOp::Update,
-            3 => TagOp::Move,
-            4 => TagOp::Overwrite,
-            5 => TagOp::Rewrite,
-            _ => return None,
-        };
+        let op = TagOp::of(tag & 15)?;
         Some(Self {
             file: u32::try_from(tag >> 36).ok()?,
             table: ((tag >> 16) & i64::from(MAX_TABLE_ID)) as u32,

@@ -76,7 +76,11 @@ pub fn check(site: &Site) {
     let keys =
         |table: &str| changes.iter().filter(|c| c.0 == table && c.5 % 2 == 1).map(|c| &c.1).collect::<BTreeSet<_>>();
     for (name, columns) in [("t", 2), ("k", 0), ("done", 1)] {
-        let rows = site.one::<i64>(&format!("SELECT count(*) FROM {name}"));
+        // A row whose insert has not come through yet is kept aside, and named all the same.
+        let rows = site.one::<i64>(&format!(
+            "SELECT (SELECT count(*) FROM {name}) + (SELECT count(DISTINCT h.key) FROM crsql_hidden AS h \
+             JOIN crsql_table AS t ON t.id = h.table_id WHERE t.name = '{name}')"
+        ));
         assert_eq!(keys(name).len() as i64, rows, "rows of {name} without a log entry, or the reverse");
         let named = changes.iter().filter(|c| c.0 == name && c.2 != "-1").count() as i64;
         assert!(named <= rows * columns, "{name} has {rows} rows and {named} cells in the log");
