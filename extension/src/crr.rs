@@ -30,7 +30,16 @@ impl Session {
         schema::check(self.db, &info)?;
         self.check_encoding()?;
         self.ensure_schema()?;
-        self.keeping_rowid(|| self.atomically(|| self.become_crr(&mut info, wanted)))
+        self.keeping_rowid(|| {
+            self.atomically(|| {
+                let agreed = self.agrees_with_schema()?;
+                self.become_crr(&mut info, wanted)?;
+                if agreed {
+                    self.note_schema()?;
+                }
+                Ok(())
+            })
+        })
     }
 
     fn become_crr(&self, info: &mut TableInfo, wanted: Option<Capture>) -> Result<()> {

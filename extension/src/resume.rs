@@ -30,8 +30,15 @@ impl Session {
         Ok(applied)
     }
 
+    /// Whether catalogue and triggers are known to agree with the schema as it stands.
+    pub fn agrees_with_schema(&self) -> Result<bool> {
+        let now = self.int("PRAGMA main.schema_version")?;
+        Ok(self.noted_schema()? == Some(now)
+            || self.int("SELECT EXISTS(SELECT 1 FROM main.crsql_table WHERE active <> 0)")? == 0)
+    }
+
     /// Remembers the schema with which catalogue and triggers agree.
-    fn note_schema(&self) -> Result<()> {
+    pub fn note_schema(&self) -> Result<()> {
         let now = self.int("PRAGMA main.schema_version")?;
         if self.noted_schema()? == Some(now) {
             return Ok(());
@@ -49,7 +56,7 @@ impl Session {
     /// A connection that finds another schema than was noted looks after the tables at once: a migration may have taken the
     /// triggers away (E7). One that cannot write now leaves it to the next.
     pub fn resume_if_altered(&self) -> Result<()> {
-        if self.noted_schema()? != Some(self.int("PRAGMA main.schema_version")?) {
+        if !self.agrees_with_schema()? {
             self.keeping_rowid(|| self.resume())?;
         }
         Ok(())
