@@ -32,6 +32,8 @@ impl Session {
         self.ensure_schema()?;
         self.keeping_rowid(|| {
             self.atomically(|| {
+                // The lock first: a transaction that has read cannot write any more once another has committed.
+                self.join_transaction()?;
                 let agreed = self.agrees_with_schema()?;
                 self.become_crr(&mut info, wanted)?;
                 if agreed {
