@@ -116,6 +116,10 @@ impl Session {
     /// transaction is spoilt as a whole.
     pub fn touched(&self, values: &Args<'_>) -> Result<()> {
         self.join_transaction()?;
+        if !self.tx.borrow().active {
+            // Joining ended with itself: no statement that writes is under way, so this is not a trigger's call.
+            return Err(Error::msg(format!("{JOURNAL} is called by triggers only")));
+        }
         self.touch(values).inspect_err(|_| self.tx_mut().poisoned = true)
     }
 

@@ -303,3 +303,18 @@ fn the_next_connection_arms_what_a_migration_has_disarmed() {
         ["'a'|'while nobody looked'", "'b'|'captured'", "'c'|'d'"]
     );
 }
+
+#[test]
+fn a_call_of_the_capturing_function_by_itself_is_refused_and_leaves_nothing() {
+    let s = site();
+    s.exec("INSERT INTO t VALUES('k', 1, 1)");
+    let call: String = s.one(
+        "SELECT substr(sql, instr(sql, 'SELECT '), instr(sql, ', 0, ') - instr(sql, 'SELECT ')) || ', 0, ''k'')' \
+         FROM sqlite_master WHERE name = 't__crsql_delete'",
+    );
+    let before = (s.changes(), s.vector());
+    assert!(s.refused(&call).contains("by triggers only"), "{call}");
+    assert_eq!((s.changes(), s.vector()), before, "a read after it has written nothing");
+    s.exec("INSERT INTO t VALUES('l', 1, 1)");
+    assert_eq!(s.rows("SELECT count(*) FROM crsql_changes WHERE cid = '-1'"), ["0"]);
+}
