@@ -46,6 +46,61 @@ impl AlterWindow {
     }
 }
 
+/// The table as it stands when the window closes, before the catalogue follows it.
+struct Now {
+    /// Its columns; those that the catalogue does not know have numbers from the upper half, for this comparison only.
+    columns: Vec<Column>,
+    /// What they hold.
+    digest: Digest,
+    /// The groups of keys that were written in the window: there, values differ for that reason.
+    written: BTreeSet<usize>,
+}
+
+impl Now {
+    /// Reads it. In a table that was made anew only columns that are new there are compared.
+    fn read(session: &Session, window: &AlterWindow, info: &TableInfo, rebuilt: bool) -> Result<Self> {
+        let mut numbered = info.clone();
+        for (n, column) in numbered.columns.iter_mut().filter(|c| c.id == 0).enumerate() {
+            column.id = u32::MAX - n as u32;
+        }
+        let table = Table::new(numbered, window.before.history.clone());
+        let compared = !rebuilt || table.info.columns.iter().any(Self::is_new);
+        let digest = if compared { session.digest(&table, |_| false)? } else { Digest::default() };
+        Ok(Self { columns: table.info.columns, digest, written: session.written_groups(info, rebuilt)? })
+    }
+
+    fn is_new(column: &Column) -> bool {
+        column.id > u32::MAX / 2
+    }
+
+    /// Columns that went and came under another name. ALTER TABLE leaves a renamed column in its place, so there the place
+    /// tells, unless the values say otherwise; in a table that was made anew only equal values tell.
+    fn renames(&self, window: &AlterWindow, info: &TableInfo, rebuilt: bool) -> Vec<Listed> {
+        let mut came: Vec<&Column> = self.columns.iter().filter(|c| Self::is_new(c)).collect();
+        let mut renames = Vec::new();
+        for id in window.before.column_ids.iter().copied().filter(|id| info.position(*id).is_none()) {
+            let fits = |new: &&Column| {
+                let same = window.digest.same_column(id, &self.digest, new.id, &self.written);
+                if rebuilt {
+                    same && window.digest.has_evidence(id, &self.written)
+                } else {
+                    same && window.takes_the_place(id, &new.name, info)
+                }
+            };
+            let Some(at) = came.iter().position(fits) else { continue };
+            renames.push((id, came.remove(at).name.clone()));
+        }
+        renames
+    }
+
+    /// Columns that were dropped and added again under the same name: their values went with the old ones, and no write
+    /// explains it.
+    fn replaced(&self, window: &AlterWindow) -> Vec<u32> {
+        let kept = self.columns.iter().filter(|c| !Self::is_new(c)).map(|c| c.id);
+        kept.filter(|id| !self.digest.same_column(*id, &window.digest, *id, &self.written)).collect()
+    }
+}
+
 const OPEN: &str = "SAVEPOINT crsql_alter";
 const KEEP: &str = "RELEASE crsql_alter";
 const UNDO: &str = "ROLLBACK TO crsql_alter; RELEASE crsql_alter";
@@ -140,10 +195,10 @@ impl Session {
         info.id = id;
         check_key(&window.before.info, &info)?;
         let rebuilt = !self.captures_window(&info)?;
-        let written = self.written_groups(&info, rebuilt)?;
-        self.rename_columns(id, &self.renames(window, &info, &written, rebuilt)?)?;
+        let now = Now::read(self, window, &info, rebuilt)?;
+        self.rename_columns(id, &now.renames(window, &info, rebuilt))?;
         if !rebuilt {
-            self.drop_columns(&info, &self.replaced(window, &info, &written)?)?;
+            self.drop_columns(&info, &now.replaced(window))?;
         }
         let born = self.evolve(&mut info)?;
         self.arm(&info)?;
@@ -161,7 +216,7 @@ impl Session {
         Ok(())
     }
 
-    /// The groups of keys that were written in the window: there, values differ for that reason.
+    /// The groups of keys that were written in the window.
     fn written_groups(&self, info: &TableInfo, rebuilt: bool) -> Result<BTreeSet<usize>> {
         let mut groups: BTreeSet<usize> =
             self.journal.borrow().keys_of(info.id).into_iter().map(|key| group_of(&key)).collect();
@@ -185,54 +240,6 @@ impl Session {
     fn captures_window(&self, info: &TableInfo) -> Result<bool> {
         let wanted = sqlgen::window_triggers(info, self.meta()?.file).len();
         Ok(self.own_triggers(&info.name)?.len() == wanted)
-    }
-
-    /// Columns that went and came under another name. ALTER TABLE leaves a renamed column in its place, so there the place
-    /// tells, unless the values say otherwise; in a table that was made anew only equal values tell.
-    fn renames(
-        &self,
-        window: &AlterWindow,
-        info: &TableInfo,
-        written: &BTreeSet<usize>,
-        rebuilt: bool,
-    ) -> Result<Vec<Listed>> {
-        let gone: Vec<u32> =
-            window.before.column_ids.iter().copied().filter(|id| info.position(*id).is_none()).collect();
-        if gone.is_empty() || info.columns.iter().all(|c| c.id != 0) {
-            return Ok(Vec::new());
-        }
-        let mut numbered = info.clone();
-        for (n, column) in numbered.columns.iter_mut().filter(|c| c.id == 0).enumerate() {
-            // Numbers that no column has, for this comparison only.
-            column.id = u32::MAX - n as u32;
-        }
-        let now = self.digest(&Table::new(numbered.clone(), window.before.history.clone()), |_| false)?;
-        let mut came: Vec<&Column> = numbered.columns.iter().filter(|c| c.id > u32::MAX / 2).collect();
-        let mut renames = Vec::new();
-        for id in gone {
-            let fits = |new: &&Column| {
-                let same = window.digest.same_column(id, &now, new.id, written);
-                if rebuilt {
-                    same && window.digest.has_evidence(id, written)
-                } else {
-                    same && window.takes_the_place(id, &new.name, info)
-                }
-            };
-            let Some(at) = came.iter().position(fits) else { continue };
-            renames.push((id, came.remove(at).name.clone()));
-        }
-        Ok(renames)
-    }
-
-    /// Columns that were dropped and added again under the same name: their values went with the old ones, and no write
-    /// explains it.
-    fn replaced(&self, window: &AlterWindow, info: &TableInfo, written: &BTreeSet<usize>) -> Result<Vec<u32>> {
-        let mut kept = info.clone();
-        kept.columns.retain(|c| c.id != 0);
-        let kept = Table::new(kept, window.before.history.clone());
-        let now = self.digest(&kept, |_| false)?;
-        let differs = |id: &u32| !now.same_column(*id, &window.digest, *id, written);
-        Ok(kept.column_ids.iter().copied().filter(differs).collect())
     }
 
     /// A table that was made anew: rows that came or went, columns that were rewritten, new columns that were filled.

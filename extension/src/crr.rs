@@ -45,7 +45,6 @@ impl Session {
     }
 
     fn become_crr(&self, info: &mut TableInfo, wanted: Option<Capture>) -> Result<()> {
-        self.join_transaction()?;
         self.refresh()?;
         self.settle_names()?;
         let active = self.table_named(&info.name)?.map(|t| t.info.id);

@@ -10,8 +10,8 @@ use crate::schema::TableInfo;
 use crate::session::{Session, Sql};
 use crate::sqlgen::TagOp;
 use crate::sqlite::{codes, Error, Result, Stmt};
+use starling_crdt::key;
 use starling_crdt::local::{TouchKind, MASK_BITS};
-use starling_crdt::{key, ValueRef};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -91,16 +91,8 @@ impl Taken {
         let tag = InboxTag::decode(tag)
             .ok_or_else(|| crate::session::corrupt("an inbox", format!("row {n} has the tag {tag}")))?;
         let mut key = Vec::new();
-        key::encode((0..keys).map(|i| canonical(rows.column(3 + i))), &mut key);
+        key::encode((0..keys).map(|i| key::without_negative_zero(rows.column(3 + i))), &mut key);
         Ok(Self { n, tag, mask: rows.column_int(2).cast_unsigned(), key })
-    }
-}
-
-/// −0.0 is stored as 0.0 by a REAL column.
-fn canonical(value: ValueRef<'_>) -> ValueRef<'_> {
-    match value {
-        ValueRef::Real(r) => ValueRef::Real(if r == 0.0 { 0.0 } else { r }),
-        other => other,
     }
 }
 

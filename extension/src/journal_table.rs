@@ -315,12 +315,9 @@ pub fn insertion(moved: bool, replace: bool, columns: u64) -> (TouchKind, u64) {
 /// which is what a REAL column stores.
 fn put_key(values: &Args<'_>, packed: bool, out: &mut Vec<u8>) -> bool {
     let mut odd = false;
-    let mut put = |value: ValueRef<'_>| match value {
-        ValueRef::Real(r) => {
-            odd |= !key::is_canonical(value);
-            ValueRef::Real(if r == 0.0 { 0.0 } else { r }).encode(out);
-        }
-        _ => value.encode(out),
+    let mut put = |value: ValueRef<'_>| {
+        odd |= !key::is_canonical(value);
+        key::without_negative_zero(value).encode(out);
     };
     if packed {
         // crsql_pack_columns made it: what it cannot have made is taken as no columns.

@@ -17,15 +17,14 @@ impl Session {
     /// The catalogue's id for a table of this name, an archived one included, and its schema generation.
     pub fn id_of(&self, name: &str) -> Result<Option<(u32, u32)>> {
         let tagged = self.tagged_id(name)?;
-        let (sql, by_id) = match tagged {
-            Some(_) => ("SELECT id, generation, name FROM main.crsql_table WHERE id = ?1", true),
-            None => ("SELECT id, generation, name FROM main.crsql_table WHERE name = ?1", false),
-        };
         let (id, generation) = {
-            let mut find = self.fixed(sql)?;
+            let mut find = match tagged {
+                Some(_) => self.fixed("SELECT id, generation FROM main.crsql_table WHERE id = ?1")?,
+                None => self.fixed("SELECT id, generation FROM main.crsql_table WHERE name = ?1")?,
+            };
             match tagged {
-                Some(id) if by_id => find.bind_int(1, i64::from(id))?,
-                _ => find.bind_text(1, name)?,
+                Some(id) => find.bind_int(1, i64::from(id))?,
+                None => find.bind_text(1, name)?,
             }
             if !find.step()? {
                 return Ok(None);

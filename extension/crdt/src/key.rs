@@ -114,8 +114,8 @@ fn unsigned(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |acc, b| (acc << 8) | u64::from(*b))
 }
 
-/// The form in which equal keys are one key: SQLite calls 1 and 1.0, and 0.0 and −0.0, equal; `None` where a stored
-/// value would differ from what every replica must store (the caller refuses the write).
+/// Whether equal keys have one form: SQLite calls 1 and 1.0, and 0.0 and −0.0, equal; `false` where a stored value would
+/// differ from what every replica must store (the caller refuses the write).
 #[must_use]
 pub fn is_canonical(column: ValueRef<'_>) -> bool {
     match column {
@@ -125,6 +125,15 @@ pub fn is_canonical(column: ValueRef<'_>) -> bool {
             !(r.is_finite() && (-LIMIT..LIMIT).contains(&r) && r % 1.0 == 0.0)
         }
         _ => true,
+    }
+}
+
+/// A key column as a REAL column stores it: −0.0 is 0.0 there.
+#[must_use]
+pub fn without_negative_zero(column: ValueRef<'_>) -> ValueRef<'_> {
+    match column {
+        ValueRef::Real(r) if r == 0.0 => ValueRef::Real(0.0),
+        other => other,
     }
 }
 
