@@ -85,26 +85,6 @@ impl Session {
         Ok(clock)
     }
 
-    /// Whether a row is deleted: its clock says so in its first bytes.
-    pub fn is_dead(&self, table: &Table, key: &[u8]) -> Result<bool> {
-        self.load_block(table, key)?;
-        let tx = self.tx.borrow();
-        let Some(bytes) = tx.block.as_ref().and_then(|b| b.block.get(key)) else { return Ok(false) };
-        RowClock::causal_length(bytes).map(|cl| cl.is_multiple_of(2)).map_err(|e| corrupt("a row clock", e))
-    }
-
-    /// A row's clock, for who will probably not write it: unless a block is in memory anyway, none is taken there.
-    pub fn peek_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
-        if self.tx.borrow().block.is_some() {
-            return self.get_clock(table, key);
-        }
-        let mut clock = self.read_clock(table, key)?;
-        if let Some(clock) = &mut clock {
-            table.list_late(key, clock);
-        }
-        Ok(clock)
-    }
-
     /// A row's clock straight from its block. A key below every block belongs to the first one, which then lacks it.
     fn read_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
         let mut at = self.of_table(Sql::BlockAt, table)?;

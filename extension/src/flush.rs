@@ -186,12 +186,7 @@ impl Session {
             self.note_table(touch.table, tables)?;
             let touched = touched(tables, touch)?;
             let key = touches.key(touch);
-            let clock = match touched.clocks {
-                // One row by itself, most likely a new one.
-                true if touches.len() == 1 => self.peek_clock(&touched.table, key)?,
-                true => self.get_clock(&touched.table, key)?,
-                false => None,
-            };
+            let clock = if touched.clocks { self.get_clock(&touched.table, key)? } else { None };
             if clock.is_some() || !touches.all_single() {
                 touches.chain_indices(last, &mut chain);
                 let kinds: Vec<TouchKind> = chain.iter().filter_map(|i| touches.get(*i)).map(|t| t.kind).collect();

@@ -147,8 +147,6 @@ impl Session {
             logged.fate = match self.table(logged.entry.table.id)? {
                 // An archived table's entries wait with it (X3).
                 None => Fate::Kept(logged.entry.kind),
-                // Under a row that is deleted by now only the delete itself lives.
-                Some(table) if logged.entry.kind != Kind::Tombstone && self.is_dead(&table, key)? => Fate::Dropped,
                 Some(table) => {
                     let clock = self.get_clock(&table, key)?;
                     fate(record, &logged.entry, &columns[logged.columns.clone()], clock.as_ref(), live)

@@ -132,7 +132,7 @@ pub fn is_canonical(column: ValueRef<'_>) -> bool {
 #[must_use]
 pub fn without_negative_zero(column: ValueRef<'_>) -> ValueRef<'_> {
     match column {
-        ValueRef::Real(r) if r == 0.0 => ValueRef::Real(0.0),
+        ValueRef::Real(r) => ValueRef::Real(if r == 0.0 { 0.0 } else { r }),
         other => other,
     }
 }

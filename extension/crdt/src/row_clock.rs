@@ -175,19 +175,6 @@ impl RowClock {
         }
     }
 
-    /// The causal length alone, out of a blob.
-    ///
-    /// # Errors
-    /// As [`RowClock::decode`], as far as it had to read.
-    pub fn causal_length(bytes: &[u8]) -> Result<u64, DecodeError> {
-        let mut r = Reader::new(bytes);
-        let flags = r.u8("row clock flags")?;
-        if flags & CL == 0 {
-            return Ok(1);
-        }
-        r.varint(MAX_COUNTER, "cl")
-    }
-
     /// Decodes a blob.
     ///
     /// # Errors
@@ -318,7 +305,6 @@ pub(crate) mod tests {
         fn clocks_round_trip(clock in any_clock()) {
             let mut out = Vec::new();
             clock.encode(&mut out);
-            prop_assert_eq!(RowClock::causal_length(&out).unwrap(), clock.cl);
             prop_assert_eq!(RowClock::decode(&out).unwrap(), clock);
         }
 
