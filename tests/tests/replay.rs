@@ -105,6 +105,11 @@ fn two_replicas_stand_any_stream_of_calls_and_forged_changesets() {
 }
 
 #[test]
+fn replicas_whose_schema_changes_all_the_time_stay_whole() {
+    replay("schema", 250);
+}
+
+#[test]
 fn one_input_by_name() {
     let Ok(input) = std::env::var("STARLING_FUZZ_INPUT") else { return };
     let (target, file) = input.split_once(':').expect("<target>:<file>");

@@ -23,6 +23,7 @@ pub const TARGETS: &[Target] = &[
     ("node", node::node),
     ("ranges", ranges::ranges),
     ("row_clock", codecs::row_clock),
+    ("schema", sql::schema),
     ("sql", sql::sql),
     ("vector", codecs::vector),
     ("wire", wire::wire),

@@ -87,10 +87,56 @@ const LIES: &[&str] = &[
     "VACUUM",
 ];
 
+/// What changes the schema, with everything that has to follow it.
+const SCHEMA: &[&str] = &[
+    "SELECT crsql_begin_alter('t')",
+    "SELECT crsql_commit_alter('t')",
+    "SELECT crsql_commit_alter(?, ?, ?)",
+    "ALTER TABLE t ADD COLUMN z DEFAULT 7",
+    "ALTER TABLE t ADD COLUMN y TEXT NOT NULL DEFAULT 'y'",
+    "ALTER TABLE t DROP COLUMN a",
+    "ALTER TABLE t DROP COLUMN b",
+    "ALTER TABLE t RENAME COLUMN a TO b2",
+    "ALTER TABLE t RENAME COLUMN b2 TO a",
+    "ALTER TABLE t RENAME COLUMN id TO id2",
+    "ALTER TABLE t RENAME TO u",
+    "ALTER TABLE u RENAME TO t",
+    "CREATE TABLE u(a, id TEXT NOT NULL PRIMARY KEY, w DEFAULT 1)",
+    "CREATE TABLE u(id TEXT NOT NULL, a NOT NULL, PRIMARY KEY(id, a))",
+    "INSERT OR IGNORE INTO u(id, a) SELECT id, a FROM t",
+    "DROP TABLE t",
+    "DROP TABLE n",
+    "CREATE TABLE n(id INTEGER PRIMARY KEY, a TEXT NOT NULL, b REAL)",
+    "SELECT starling_resume()",
+    "SELECT crsql_as_crr('t'), crsql_as_crr('n'), crsql_as_crr('u')",
+    "SELECT crsql_as_crr('t', 'portable')",
+    "SELECT crsql_as_crr('t', 'native')",
+    "SELECT crsql_as_crr(?, ?, ?)",
+    "SELECT crsql_as_table(?)",
+    "SELECT starling_drain()",
+    "SELECT crsql_pending()",
+    "SELECT * FROM crsql_pending WHERE changes > ?",
+    "SELECT crsql_automigrate(?)",
+    "SELECT crsql_automigrate('CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, q); SELECT crsql_as_crr(''t'')', ?)",
+    "SELECT crsql_automigrate('CREATE TABLE t(q, id TEXT NOT NULL PRIMARY KEY, CHECK (q <> 3))')",
+    "SELECT crsql_fract_as_ordered(?, ?, ?)",
+    "SELECT crsql_fract_as_ordered('t', 'a')",
+    "INSERT INTO t(id, a) VALUES(?, 1)",
+    "INSERT INTO t_fractindex(id, after_id) VALUES(?, ?)",
+    "UPDATE t_fractindex SET after_id = ? WHERE id = ?",
+    "SELECT crsql_fract_key_between(?, ?)",
+    "SELECT starling_fract_nth_key(?, ?, ?, ?), starling_fract_is_key(?)",
+    "SELECT starling_zeros_differ(?, ?)",
+    "SELECT starling_extension_is_not_loaded__load_starling_so__format_1(?, ?, ?)",
+    "INSERT INTO starling_extension_is_not_loaded__load_starling_so__format_1(tag, mask, k0) VALUES(?, ?, ?)",
+];
+
 struct World {
     sites: [Site; 2],
     /// Lies are left out.
     honest: bool,
+    /// What is called besides DML.
+    calls: &'static [&'static str],
     /// Somebody lied.
     tainted: bool,
 }
@@ -155,7 +201,7 @@ fn settle(site: &Site) {
 
 impl World {
     fn new(honest: bool) -> Self {
-        Self { sites: [Site::memory().with(TABLES), Site::memory().with(TABLES)], honest, tainted: false }
+        Self { sites: [Site::memory().with(TABLES), Site::memory().with(TABLES)], honest, calls: CALLS, tainted: false }
     }
 
     fn step(&mut self, feed: &mut Feed<'_>) {
@@ -165,7 +211,7 @@ impl World {
         match what % 16 {
             0..=4 => drop(run(to, feed.pick(DML), feed)),
             5 => drop(run(to, feed.pick(TRANSACTIONS), feed)),
-            6..=8 => drop(run(to, feed.pick(CALLS), feed)),
+            6..=8 => drop(run(to, feed.pick(self.calls), feed)),
             9 if !self.honest => self.tainted |= run(to, feed.pick(LIES), feed),
             10 | 11 => nine(to, from, feed),
             12 | 13 => self.tainted |= forged(to, from, feed, self.honest),
@@ -288,12 +334,22 @@ fn forged(to: &Site, from: &Site, feed: &mut Feed<'_>, honest: bool) -> bool {
 /// The target.
 pub fn sql(data: &[u8]) {
     let mut feed = Feed::new(data);
-    let mut world = World::new(feed.below(4) != 0);
+    let world = World::new(feed.below(4) != 0);
+    run_all(world, &mut feed);
+}
+
+/// The target whose calls change the schema. Its replicas may have other tables in the end: none are compared.
+pub fn schema(data: &[u8]) {
+    let world = World { calls: SCHEMA, tainted: true, ..World::new(false) };
+    run_all(world, &mut Feed::new(data));
+}
+
+fn run_all(mut world: World, feed: &mut Feed<'_>) {
     for _ in 0..60 {
         if feed.is_empty() {
             break;
         }
-        world.step(&mut feed);
+        world.step(feed);
     }
     world.finish();
 }

@@ -35,7 +35,7 @@ pub fn update_if_asked(root: &Path) {
     for (i, data) in nodes(&parts, &vector).iter().enumerate() {
         write("node", &format!("talk_{i}"), data);
     }
-    for (target, count, len) in [("ranges", 3, 90), ("sql", 12, 400)] {
+    for (target, count, len) in [("ranges", 3, 90), ("schema", 12, 400), ("sql", 12, 400)] {
         for i in 0..count {
             let mut r = Random::new(i);
             let data: Vec<u8> = (0..len).map(|_| r.below(256) as u8).collect();
