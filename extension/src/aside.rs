@@ -29,6 +29,18 @@ impl Session {
         add.execute()
     }
 
+    /// Whether something of a dot is kept aside.
+    pub fn is_aside(&self, origin: u32, version: u64) -> Result<bool> {
+        let (origin, _) = self.origin_of(origin)?;
+        let mut find = self.fixed(
+            "SELECT EXISTS(SELECT 1 FROM main.crsql_aside WHERE site_id = ?1 AND epoch = ?2 AND version = ?3)",
+        )?;
+        find.bind_blob(1, origin.site.0.as_slice())?;
+        find.bind_int(2, origin.epoch.cast_signed())?;
+        find.bind_int(3, version.cast_signed())?;
+        Ok(find.step()? && find.column_int(0) != 0)
+    }
+
     /// Parts kept aside.
     pub fn aside_count(&self) -> Result<i64> {
         if !self.has_schema()? {

@@ -5,7 +5,7 @@ use crate::fract;
 use crate::portable::Capture;
 use crate::session::Shared;
 use crate::sqlite::{create_function, Args, Db, Error, FunctionFlags, Output, Result, ValueRef};
-use starling_crdt::{key, Vector};
+use starling_crdt::{key, SiteId, Vector};
 
 type Function = fn(&Shared, Db, &Args<'_>) -> Result<Output>;
 
@@ -51,7 +51,11 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("starling_merge", 1, DIRECT, merge),
     ("starling_claim", 1, DIRECT, claim),
     ("starling_check", 1, DIRECT, check),
+    ("starling_forks", 1, DIRECT, forks),
+    ("starling_forks", 2, DIRECT, forks),
+    ("starling_rehome", 1, DIRECT, rehome),
     ("starling_new_epoch", 0, DIRECT, new_epoch),
+    ("starling_new_epoch", 1, DIRECT, new_epoch),
     ("starling_new_site", 0, DIRECT, new_site),
     ("starling_prune", 1, DIRECT, prune),
     ("starling_aside", 0, SAFE, aside),
@@ -306,22 +310,62 @@ fn claim(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
 }
 
 fn check(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
-    let vector = decode_vector(blob(args, "starling_check", "a vector")?, "starling_check")?;
-    if !session.has_schema()? {
-        return Ok(Output::Null);
-    }
-    session.refresh()?;
-    Ok(session.check_vector(&vector)?.map_or(Output::Null, Output::Text))
+    let forks = known_forks(session, args, "starling_check", None)?;
+    let first = forks.origins.iter().find_map(|(origin, state)| state.claimed.max().map(|head| (origin, head)));
+    Ok(first.map_or(Output::Null, |(origin, head)| {
+        Output::Text(format!("site {} epoch {:016x} version {head}", origin.site, origin.epoch))
+    }))
 }
 
-fn new_epoch(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+fn forks(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let speaker = match args.get(1) {
+        ValueRef::Null => None,
+        ValueRef::Blob(id) => SiteId::from_slice(id).filter(|_| id.len() == 16),
+        _ => return Err(Error::msg("starling_forks: a site id must be a blob of 16 bytes")),
+    };
+    let forks = known_forks(session, args, "starling_forks", speaker)?;
+    Ok(if forks.origins.is_empty() { Output::Null } else { Output::Blob(forks.encode()) })
+}
+
+fn known_forks(session: &Shared, args: &Args<'_>, function: &str, speaker: Option<SiteId>) -> Result<Vector> {
+    let vector = decode_vector(blob(args, function, "a vector")?, function)?;
+    if !session.has_schema()? {
+        return Ok(Vector::default());
+    }
+    session.refresh()?;
+    session.forks(&vector, speaker)
+}
+
+fn rehome(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let vector = decode_vector(blob(args, "starling_rehome", "a vector")?, "starling_rehome")?;
     session.ensure_schema()?;
-    session.atomically(|| {
+    let renamed = session.atomically(|| {
         session.join_transaction()?;
+        session.refresh()?;
         session.flush()?;
-        session.new_epoch()
+        session.rehome(&vector)
     })?;
-    Ok(ok())
+    Ok(Output::Integer(renamed.cast_signed()))
+}
+
+/// With an argument, an epoch as a signed integer: only if the present one is still that; else NULL.
+fn new_epoch(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let lost = match args.get(0) {
+        ValueRef::Null => None,
+        ValueRef::Integer(epoch) => Some(epoch.cast_unsigned()),
+        _ => return Err(Error::msg("starling_new_epoch: an epoch must be an integer")),
+    };
+    session.ensure_schema()?;
+    let drawn = session.atomically(|| {
+        session.join_transaction()?;
+        session.refresh()?;
+        session.flush()?;
+        if lost.is_some_and(|lost| session.meta().is_ok_and(|meta| meta.epoch != lost)) {
+            return Ok(false);
+        }
+        session.new_epoch().map(|()| true)
+    })?;
+    Ok(if drawn { ok() } else { Output::Null })
 }
 
 fn new_site(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {

@@ -20,6 +20,7 @@ mod digest;
 mod evolve;
 mod flush;
 mod fnv;
+mod fork;
 mod fract;
 mod functions;
 mod generations;

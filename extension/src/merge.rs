@@ -99,10 +99,10 @@ impl Session {
         let origin = self.ordinal(&header.dot.dot.origin)?;
         let version = header.dot.dot.version;
         if !again {
+            self.check_history(origin, &header)?;
             if self.is_claimed(origin, version)? {
                 return Ok(0);
             }
-            self.check_predecessor(origin, header.dot.prev, header.dot.prev_token)?;
         }
         let in_order = !again && self.next_part(origin, version, header.part);
         let continued = match self.tx.borrow().foreign {
@@ -363,6 +363,10 @@ impl<'a> Merge<'_, 'a> {
         }
         let others = std::mem::take(&mut self.others);
         let record = self.own.finish_if_any()?;
+        if record.is_none() && self.header.claimable && self.header.last {
+            // Nothing of it lives here: its token is kept all the same, it tells a dot that is used twice.
+            session.keep_token(origin, version, self.header.dot.token)?;
+        }
         session.tx_mut().foreign = record;
         for (index, entries) in others {
             let Some((ordinal, header)) = self.dots.get(index).copied() else { continue };

@@ -116,6 +116,7 @@ impl Session {
         let tail = self.tail()?;
         if tail.last_local > 0 {
             self.claim(meta.origin, 1, tail.last_local, tail.last_local_token)?;
+            self.note_own(meta.origin, tail.last_local)?;
         }
         self.draw_epoch(i64::from(meta.site_row), tail.db_version)?;
         self.tx_mut().forget_tail();
@@ -306,7 +307,8 @@ impl Session {
     }
 }
 
-fn random_epoch(session: &Session) -> i64 {
+/// 64 random bits, as SQLite stores them.
+pub fn random_epoch(session: &Session) -> i64 {
     ((session.token() << 16) ^ session.token()).cast_signed()
 }
 

@@ -176,12 +176,7 @@ impl Session {
         }
         if rewritten.chunks.is_empty() {
             // The token outlives its record: it tells a dot that is used twice.
-            let mut token =
-                self.fixed("INSERT OR REPLACE INTO main.crsql_token(origin, version, token) VALUES(?1, ?2, ?3)")?;
-            token.bind_int(1, i64::from(record.origin))?;
-            token.bind_int(2, record.version.cast_signed())?;
-            token.bind_int(3, record.token.cast_signed())?;
-            token.execute()?;
+            self.keep_token(record.origin, record.version, record.token)?;
             let mut drop = self.fixed("DELETE FROM main.crsql_log WHERE db_version = ?1")?;
             drop.bind_int(1, version)?;
             return drop.execute();

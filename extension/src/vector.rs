@@ -4,7 +4,7 @@ use crate::catalog::Table;
 use crate::fnv;
 use crate::log::Record;
 use crate::session::{corrupt, Session};
-use crate::sqlite::{codes, Error, Result};
+use crate::sqlite::Result;
 use starling_crdt::ids::TOKEN_MASK;
 use starling_crdt::log_chunk::{Entry, Kind};
 use starling_crdt::row_clock::RowClock;
@@ -117,6 +117,10 @@ impl Session {
         }
         for (origin, version) in self.carried()? {
             let hash = self.carried_hash(origin, version)?;
+            if hash == 0 && !self.is_aside(origin, version)? {
+                // All of it has been overwritten: nothing is held that others could lack.
+                continue;
+            }
             let (origin, _) = self.origin_of(origin)?;
             vector.origins.entry(origin).or_default().carried.insert(version, hash);
         }
@@ -198,57 +202,37 @@ impl Session {
         Ok(0)
     }
 
+    /// Remembers the token of a dot that has no record (any more).
+    pub fn keep_token(&self, origin: u32, version: u64, token: u64) -> Result<()> {
+        let mut keep =
+            self.fixed("INSERT OR REPLACE INTO main.crsql_token(origin, version, token) VALUES(?1, ?2, ?3)")?;
+        keep.bind_int(1, i64::from(origin))?;
+        keep.bind_int(2, version.cast_signed())?;
+        keep.bind_int(3, token.cast_signed())?;
+        keep.execute()
+    }
+
     /// Unions the claims of an answer that was merged to its end.
     pub fn claim_vector(&self, vector: &Vector) -> Result<()> {
         let meta = self.meta()?;
         for (origin, state) in &vector.origins {
             let own = origin.site == meta.site && origin.epoch == meta.epoch;
+            let last_local = if own { self.tail()?.last_local } else { 0 };
             let ordinal = self.ordinal(origin)?;
             for &(lo, hi) in state.claimed.ranges() {
-                if own && self.meta()?.epoch == origin.epoch {
-                    if hi <= self.tail()?.last_local {
-                        continue;
-                    }
-                    // Dots of ours that we do not know were lost here: never again under that epoch (S1).
+                if own && hi <= last_local {
+                    continue;
+                }
+                if own {
+                    // Dots of ours that we do not know were lost here: never again under that epoch (S1). Whoever answered
+                    // knew what we had when we asked, not what was written since; so they are claimed from the next answer,
+                    // when nothing can be written between them any more.
                     self.new_epoch()?;
+                    break;
                 }
                 let token = if Some(hi) == state.claimed.max() { state.head_token } else { 0 };
                 self.claim(ordinal, lo, hi, token)?;
             }
-        }
-        Ok(())
-    }
-
-    /// Compares the head tokens of another vector with what is remembered here. Text naming the first dot that was used
-    /// twice, `None` where nothing contradicts.
-    pub fn check_vector(&self, vector: &Vector) -> Result<Option<String>> {
-        for (origin, state) in &vector.origins {
-            let Some(head) = state.claimed.max().filter(|_| state.head_token != 0) else { continue };
-            let Some(ordinal) = self.known_ordinal(origin)? else { continue };
-            let ours = self.token_of(ordinal, head)?;
-            if ours != 0 && ours != state.head_token {
-                return Ok(Some(format!("site {} epoch {:016x} version {head}", origin.site, origin.epoch)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Refuses a changeset whose predecessor is not the one that was claimed here (S1).
-    pub fn check_predecessor(&self, origin: u32, prev: u64, prev_token: u64) -> Result<()> {
-        if prev == 0 || prev_token == 0 || !self.is_claimed(origin, prev)? {
-            return Ok(());
-        }
-        let ours = self.token_of(origin, prev)?;
-        if ours != 0 && ours != prev_token {
-            let (origin, _) = self.origin_of(origin)?;
-            return Err(Error::new(
-                codes::ERROR,
-                format!(
-                    "starling: forked history: site {} epoch {:016x} used version {prev} twice (lost commits, a restored \
-                     backup or a copied file); that site must enter a new epoch",
-                    origin.site, origin.epoch
-                ),
-            ));
         }
         Ok(())
     }

@@ -73,9 +73,12 @@ pub async fn run(config: RunConfig) -> Result<(), Error> {
             announce(&running.facts);
             announced = true;
         }
-        match running.run(&mut signals).await {
+        let ended = running.run(&mut signals).await;
+        let renamed = matches!(ended, Ended::Renamed(_));
+        match ended {
             Ended::Left => return Ok(()),
             Ended::Copy => become_own_site(&db)?,
+            Ended::Renamed(why) => tracing::warn!(why, "this node begins anew"),
             Ended::Reopen(why) => {
                 tracing::error!(why, path = %db.path().display(), "the database file changed under the sidecar; opening it anew");
             }
@@ -84,6 +87,10 @@ pub async fn run(config: RunConfig) -> Result<(), Error> {
             store = reopen(&db) => store,
             () = signals.wait() => return Ok(()),
         };
+        if renamed {
+            // What was shipped has another name: under the old one the peers' transactions are no contradiction.
+            store.remembered = forget_shipped(store.remembered);
+        }
     }
 }
 
@@ -258,7 +265,7 @@ impl Running {
                 sql: MergeSql::default(),
             },
         )?;
-        let readers = Readers::start(&opener, me.site, &store_events, &Handle::current()).map_err(system)?;
+        let readers = Readers::start(&opener, &store_events, &Handle::current()).map_err(system)?;
         let watch = Watch::start(WatchConfig {
             opener: opener.clone(),
             site: me.site,

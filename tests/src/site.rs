@@ -1,6 +1,6 @@
 //! A database with the extension in it, as the tests use it.
 
-use rusqlite::types::Value;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Result};
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
@@ -146,7 +146,7 @@ impl Site {
         let mut rows = stmt.query([]).expect("it runs");
         let mut out = Vec::new();
         while let Some(row) = rows.next().unwrap_or_else(|e| panic!("{sql}: {e}")) {
-            let cells: Vec<String> = (0..n).map(|i| show(&row.get::<_, Value>(i).expect("a value"))).collect();
+            let cells: Vec<String> = (0..n).map(|i| show(row.get_ref(i).expect("a value"))).collect();
             out.push(cells.join("|"));
         }
         out
@@ -159,9 +159,7 @@ impl Site {
             .prepare("SELECT [table], pk, cid, val, col_version, cl FROM crsql_changes")
             .expect("crsql_changes is there");
         let mut out: Vec<Change> = stmt
-            .query_map([], |r| {
-                Ok((r.get(0)?, r.get(1)?, r.get(2)?, show(&r.get::<_, Value>(3)?), r.get(4)?, r.get(5)?))
-            })
+            .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, show(r.get_ref(3)?), r.get(4)?, r.get(5)?)))
             .expect("it runs")
             .collect::<Result<_>>()
             .unwrap_or_else(|e| panic!("crsql_changes: {e}"));
@@ -233,12 +231,13 @@ impl Site {
     }
 }
 
-fn show(value: &Value) -> String {
+fn show(value: ValueRef<'_>) -> String {
     match value {
-        Value::Null => "NULL".to_string(),
-        Value::Integer(i) => i.to_string(),
-        Value::Real(r) => format!("{r:?}r"),
-        Value::Text(t) => format!("'{t}'"),
-        Value::Blob(b) => format!("x{b:02x?}"),
+        ValueRef::Null => "NULL".to_string(),
+        ValueRef::Integer(i) => i.to_string(),
+        ValueRef::Real(r) => format!("{r:?}r"),
+        // SQLite stores whatever bytes a program calls text.
+        ValueRef::Text(t) => std::str::from_utf8(t).map_or_else(|_| format!("text x{t:02x?}"), |t| format!("'{t}'")),
+        ValueRef::Blob(b) => format!("x{b:02x?}"),
     }
 }

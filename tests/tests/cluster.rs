@@ -7,6 +7,7 @@ mod node;
 mod proxy;
 
 use node::{Cluster, Node};
+use starling_tests::site::Site;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -142,6 +143,43 @@ fn a_program_that_never_loads_the_extension_writes_and_its_peers_have_it() {
     starling_tests::wait::until("what waited", SOON, || {
         rows(&b).len() == 41 && b.site.one::<String>("SELECT v FROM p WHERE id = 'm'") == "while it was dead"
     });
+}
+
+#[test]
+fn a_machine_set_back_to_a_backup_uses_numbers_twice_and_loses_nothing() {
+    let cluster = cluster_or_skip!();
+    let mut a = cluster.node("a", &[]);
+    let b = cluster.node("b", &[&a]);
+    let c = cluster.node("c", &[&a]);
+    a.site.exec("INSERT INTO m VALUES('common', 'x', 1)");
+    starling_tests::wait::until("the first row", SOON, || converged(&[&a, &b, &c]));
+    let backup = cluster.dir.path().join("backup.db");
+    a.site.exec(&format!("VACUUM INTO '{}'", backup.display()));
+    for i in 0..3 {
+        a.site.exec(&format!("INSERT INTO m VALUES('lost {i}', 'x', {i}); UPDATE m SET n = {i} WHERE id = 'common'"));
+    }
+    starling_tests::wait::until("what will be lost", SOON, || converged(&[&a, &b, &c]));
+    a.kill();
+    a.site = Site::memory();
+    // The whole machine goes back, with all that the sidecar remembers beside the database.
+    for suffix in ["-wal", "-shm", "-starling.state"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", a.db().display()));
+    }
+    std::fs::copy(&backup, a.db()).expect("it is restored");
+    a.site = Site::file(&a.db());
+    a.site.exec("INSERT INTO m VALUES('anew', 'x', 1); UPDATE m SET name = 'anew' WHERE id = 'common'");
+    a.start(&[&b]);
+    let all = ["'anew'|'x'|1", "'common'|'anew'|2", "'lost 0'|'x'|0", "'lost 1'|'x'|1", "'lost 2'|'x'|2"];
+    starling_tests::wait::until("both histories everywhere", Duration::from_secs(60), || {
+        converged(&[&a, &b, &c]) && c.site.rows("SELECT * FROM m ORDER BY id") == all
+    });
+    a.site.exec("INSERT INTO m VALUES('on', 'x', 1)");
+    starling_tests::wait::until("it goes on", SOON, || {
+        converged(&[&a, &b, &c])
+            && a.site.vector() == c.site.vector()
+            && c.site.one::<i64>("SELECT count(*) FROM m") == 6
+    });
+    assert!(a.log().contains("a name of their own"), "{}", a.log());
 }
 
 #[test]

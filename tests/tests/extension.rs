@@ -12,6 +12,8 @@ mod automigrate;
 mod damage;
 #[path = "extension/exactness.rs"]
 mod exactness;
+#[path = "extension/forks.rs"]
+mod forks;
 #[path = "extension/fract.rs"]
 mod fract;
 #[path = "extension/hazards.rs"]

@@ -7,10 +7,10 @@
 //!   that the core no longer knows are ignored by the core: both happen in every race and mean nothing.
 
 pub use crate::event::{Counters, Event, HangupReason};
+pub use crate::status::{Member, MemberState, OriginStatus};
 use bytes::Bytes;
-use starling_crdt::changeset::Header;
-use starling_crdt::{Dot, Origin, RangeSet, SiteId, Vector};
-use std::fmt;
+use starling_crdt::changeset::{DotHeader, Header};
+use starling_crdt::{Dot, Origin, SiteId, Vector};
 use std::net::SocketAddr;
 
 /// A moment, in microseconds of a monotonic clock whose zero is the driver's choice.
@@ -294,8 +294,8 @@ pub enum Input {
     MergeFailed {
         /// The source given with its parts.
         source: Source,
-        /// The changeset's dot.
-        dot: Dot,
+        /// The changeset's dot and its predecessor.
+        header: DotHeader,
         /// For the log.
         why: String,
     },
@@ -319,14 +319,14 @@ pub enum Input {
         /// `starling_vector()`.
         vector: Vector,
     },
-    /// `starling_check` of an [`Output::CheckVector`] found a dot that was used twice. (Nothing is sent when it found none.)
+    /// `starling_forks` of an [`Output::CheckVector`] found dots that were used twice. (Nothing is sent when it found none.)
     ForkDetected {
         /// The peer whose vector contradicts ours.
         peer: SiteId,
-        /// Whether the origin named is a dot of this very site.
-        own: bool,
-        /// What `starling_check` said.
-        text: String,
+        /// That vector.
+        theirs: Vector,
+        /// What `starling_forks` said.
+        ours: Vector,
     },
     /// The node is about to stop: tell the others (see [`Output::Hangup`]). Afterwards only outputs are drained, every other input is ignored.
     Leave,
@@ -420,76 +420,26 @@ pub enum Output {
         /// To be given back.
         ticket: u64,
     },
-    /// Run `starling_check` on a peer's vector; `ForkDetected` if it says anything.
+    /// Run `starling_forks` on a peer's vector; `ForkDetected` if it says anything.
     CheckVector {
         /// The peer.
         peer: SiteId,
         /// Its vector.
         vector: Vector,
     },
-    /// This site has lost commits that others hold: `starling_new_epoch()` before anything else is read from the log.
+    /// This site has lost commits that others hold: `starling_new_epoch(epoch)` before anything else is read from the log. If
+    /// that was still the present one, the node must begin anew, as after [`Output::Rehome`]: what is asked for from now on
+    /// must name all that was written in the epoch that has ended.
     NewEpoch {
-        /// The origin whose dots were lost; `None` when `ForkDetected` said so.
-        origin: Option<Origin>,
+        /// The origin whose dots were lost.
+        origin: Origin,
+    },
+    /// Run `starling_rehome` on this vector. If it re-homed anything, all that this node believes of its store is void: it must
+    /// begin anew ([`crate::Node::new`]), and nothing that was on its way to the store may be merged or claimed any more.
+    Rehome {
+        /// What others hold.
+        vector: Vector,
     },
     /// For logs and metrics.
     Event(Event),
-}
-
-/// How SWIM sees a member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MemberState {
-    /// Answers.
-    Alive,
-    /// Did not answer a probe, may refute.
-    Suspect,
-    /// Left, or did not refute.
-    Down,
-}
-
-impl fmt::Display for MemberState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Alive => "alive",
-            Self::Suspect => "suspect",
-            Self::Down => "down",
-        })
-    }
-}
-
-/// A member of the cluster other than this node.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Member {
-    /// Its site.
-    pub site: SiteId,
-    /// Where it is dialled.
-    pub addr: SocketAddr,
-    /// Its boot incarnation.
-    pub incarnation: u64,
-    /// Its state.
-    pub state: MemberState,
-    /// Whether a connection to it stands and both hellos are said.
-    pub connected: bool,
-    /// Whether it is a tree neighbour.
-    pub link: bool,
-    /// The connection's round-trip time in microseconds, when known.
-    pub rtt_us: Option<u64>,
-}
-
-/// What this node holds and misses of one origin.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OriginStatus {
-    /// The origin.
-    pub origin: Origin,
-    /// Versions claimed here (holes that the origin never used count as held).
-    pub held: RangeSet,
-    /// Versions that some peer was seen to claim since the start, and that are not claimed here.
-    pub missing: RangeSet,
-    /// For how long something has been missing without interruption, in microseconds; 0 if nothing is.
-    pub missing_for_us: u64,
-    /// Dots of which parts are held without a claim.
-    pub carried: u64,
-    /// Commit time (milliseconds since 1970, the origin's clock) of the newest changeset held that passed through here; 0 = none
-    /// yet since the start.
-    pub newest_commit_ms: u64,
 }

@@ -138,7 +138,7 @@ pub enum Event {
     /// A changeset could not be merged.
     MergeFailed { dot: Dot, why: String },
     /// One dot was used for two transactions.
-    Fork { peer: SiteId, own: bool, text: String },
+    Fork { peer: SiteId, own: bool, origin: Origin, version: u64 },
     /// Peers hold commits of this site that it has lost itself.
     LostCommits { peer: SiteId, origin: Origin, held: u64, known: u64 },
     /// Pushes were dropped, the store is behind; told at the first in a row only.

@@ -81,6 +81,9 @@ pub enum Frame {
     },
     /// The sender stops: it is to be taken for down at once.
     Leave,
+    /// Under these numbers the sender holds other transactions than the receiver claims: one dot per origin, with its token; token 0
+    /// where the receiver claims less than the sender and the sender cannot tell whether it is the same.
+    Fork(Vector),
 }
 
 const HELLO: u8 = 0x01;
@@ -96,6 +99,7 @@ const PULL: u8 = 0x0a;
 const DIFFER: u8 = 0x0b;
 const OUTDATED: u8 = 0x0c;
 const LEAVE: u8 = 0x0d;
+const FORK: u8 = 0x0e;
 
 const REQUEST: u8 = 0x20;
 const ANSWER_PART: u8 = 0x21;
@@ -152,6 +156,10 @@ impl Frame {
             }
             Self::Differ => out.push(DIFFER),
             Self::Leave => out.push(LEAVE),
+            Self::Fork(vector) => {
+                out.push(FORK);
+                out.extend_from_slice(&vector.encode());
+            }
             Self::Outdated { incarnation, addr, alive } => {
                 out.push(OUTDATED);
                 out.extend_from_slice(&incarnation.to_le_bytes());
@@ -180,13 +188,9 @@ impl Frame {
             DIGEST => Self::Digest(r.u64_le("digest")?),
             VECTOR => {
                 let answer = read_flag(&mut r, "vector answer flag")?;
-                let start = r;
-                if r.remaining() > MAX_VECTOR_FRAME {
-                    return Err(start.error("vector", Problem::TooLarge).into());
-                }
-                let rest = r.take(r.remaining(), "vector")?;
-                Self::Vector { answer, vector: Vector::decode(rest)? }
+                Self::Vector { answer, vector: read_vector(&mut r)? }
             }
+            FORK => Self::Fork(read_vector(&mut r)?),
             PULL => Self::Pull(read_dot(&mut r)?),
             DIFFER => Self::Differ,
             LEAVE => Self::Leave,
@@ -340,6 +344,13 @@ fn read_text(r: &mut Reader<'_>) -> Result<String, DecodeError> {
         return Err(start.error("text", Problem::TooLarge));
     }
     Ok(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+}
+
+fn read_vector(r: &mut Reader<'_>) -> Result<Vector, DecodeError> {
+    if r.remaining() > MAX_VECTOR_FRAME {
+        return Err(r.error("vector", Problem::TooLarge));
+    }
+    Vector::decode(r.take(r.remaining(), "vector")?)
 }
 
 fn read_flag(r: &mut Reader<'_>, field: &'static str) -> Result<bool, DecodeError> {

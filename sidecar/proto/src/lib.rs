@@ -32,6 +32,7 @@ mod event;
 pub mod frames;
 pub mod limits;
 mod node;
+mod status;
 mod swim;
 mod swim_codec;
 mod sync;

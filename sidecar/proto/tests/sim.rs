@@ -7,6 +7,8 @@
 mod net;
 #[path = "sim/store.rs"]
 mod store;
+#[path = "sim/work.rs"]
+mod work;
 #[path = "sim/world.rs"]
 mod world;
 
@@ -34,6 +36,13 @@ fn boot_all(world: &mut World) {
 
 /// A storm: writes, loss, cuts, crashes with and without lost commits, failing merges; then calm.
 fn storm(seed: u64, n: usize, rounds: u32) -> u64 {
+    storm_with(seed, n, rounds, false)
+}
+
+/// `unnoticed`: a node that was set back goes on as if nothing had been, and uses numbers twice. What it loses everybody
+/// holds by then: while one history is held by some and the other by others, who have lost sight of what would tell, the
+/// contradiction may show late (docs/LIMITS.md).
+fn storm_with(seed: u64, n: usize, rounds: u32, unnoticed: bool) -> u64 {
     println!("seed {seed}");
     let mut world = World::new(seed, n, Weather::CALM);
     world.weather = Weather {
@@ -59,11 +68,17 @@ fn storm(seed: u64, n: usize, rounds: u32) -> u64 {
             }
             3 if world.members[a].node.is_some() => world.crash(a),
             4 if world.members[a].node.is_some() && saved.site == site(a) => {
+                if unnoticed {
+                    calm_down(&mut world);
+                    assert!(world.run_until(300 * SECOND, World::converged).is_some(), "{}", report(&world));
+                }
                 // A power cut: what was committed since is lost, and the next boot draws a new epoch.
                 world.crash(a);
                 world.members[a].store = saved.clone();
                 let epoch = world.rng.next_u64();
-                world.members[a].store.new_epoch(epoch);
+                if !unnoticed {
+                    world.members[a].store.new_epoch(epoch);
+                }
             }
             5 => saved = world.members[a].store.clone(),
             6 | 7 if world.members[a].node.is_none() => world.boot(a),
@@ -73,16 +88,14 @@ fn storm(seed: u64, n: usize, rounds: u32) -> u64 {
         }
         let pause = world.rng.random_range(1_000..400_000);
         world.run_for(pause);
-        world.check_stores();
-    }
-    world.mend_all();
-    world.weather = Weather::CALM;
-    (0..n).for_each(|i| {
-        if world.members[i].node.is_none() {
-            world.boot(i);
+        if !unnoticed {
+            world.check_stores();
         }
-    });
-    let took = world.run_until(60 * SECOND, World::converged);
+    }
+    world.weather = Weather::CALM;
+    calm_down(&mut world);
+    let patience = if unnoticed { 300 } else { 60 };
+    let took = world.run_until(patience * SECOND, World::converged);
     let Some(took) = took else { panic!("seed {seed}: not converged\n{}", report(&world)) };
     println!("  converged {:.2} s after the storm", took as f64 / 1e6);
     world.run_for(SECOND);
@@ -97,6 +110,16 @@ fn storm(seed: u64, n: usize, rounds: u32) -> u64 {
         assert!(missing.is_empty(), "seed {seed}: {:?} {missing:?}\n{}", member.store.site, report(&world));
     }
     world.trace
+}
+
+/// Everybody runs, nothing is cut.
+fn calm_down(world: &mut World) {
+    world.mend_all();
+    for i in 0..world.members.len() {
+        if world.members[i].node.is_none() {
+            world.boot(i);
+        }
+    }
 }
 
 fn report(world: &World) -> String {
@@ -121,6 +144,13 @@ fn report(world: &World) -> String {
 fn five_nodes_converge_after_every_fault() {
     for seed in seeds(1..=12) {
         storm(seed, 5, 150);
+    }
+}
+
+#[test]
+fn nodes_that_go_back_in_time_unnoticed_converge_all_the_same() {
+    for seed in seeds(300..=315) {
+        storm_with(seed, 4, 100, true);
     }
 }
 
@@ -282,30 +312,41 @@ fn a_file_restored_from_a_backup_gets_its_lost_commits_back_and_a_new_epoch() {
     world.run_for(SECOND);
     assert_ne!(world.members[0].store.epoch, epoch);
     let lost = |e: &&Event| matches!(e, Event::LostCommits { .. });
-    assert_eq!(world.members[0].events.iter().filter(lost).count(), 1);
+    // Once when it is noticed, and once more by the node that began anew and has not got them back yet.
+    assert!((1..=2).contains(&world.members[0].events.iter().filter(lost).count()));
     assert_eq!(world.members[1].events.iter().filter(lost).count(), 0);
 }
 
 #[test]
-fn a_dot_used_twice_is_told_once_and_ends_its_epoch() {
-    let mut world = calm(seeds([14])[0], 3);
-    world.write_random(0, 10, 10);
-    world.run_for(SECOND);
-    let backup = world.members[0].store.clone();
-    world.write(0, &BTreeSet::from([3]), 10);
-    world.run_for(SECOND);
-    world.crash(0);
-    let epoch = backup.epoch;
-    world.members[0].store = backup;
-    (1..3).for_each(|i| world.block(0, i, true));
-    world.boot(0);
-    world.write(0, &BTreeSet::from([4]), 10);
-    world.run_for(SECOND);
-    world.mend_all();
-    world.run_for(20 * SECOND);
-    assert_ne!(world.members[0].store.epoch, epoch);
-    let forks = world.members[0].events.iter().filter(|e| matches!(e, Event::Fork { own: true, .. })).count();
-    assert_eq!(forks, 1);
+fn of_numbers_used_twice_both_transactions_reach_everybody() {
+    // How many commits are lost, and how many numbers are used again: the longer history may be either one.
+    for (seed, lost, anew) in [(14, 1, 1), (15, 4, 1), (16, 1, 4)] {
+        let mut world = calm(seeds([seed])[0], 4);
+        world.write_random(0, 10, 10);
+        world.run_for(SECOND);
+        let backup = world.members[0].store.clone();
+        (0..lost).for_each(|n| world.write(0, &BTreeSet::from([100 + n]), 10));
+        world.run_for(SECOND);
+        world.crash(0);
+        let epoch = backup.epoch;
+        world.members[0].store = backup;
+        // One node was away, and is the first to hear of the second history.
+        (1..3).for_each(|i| world.block(0, i, true));
+        world.boot(0);
+        (0..anew).for_each(|n| world.write(0, &BTreeSet::from([200 + n]), 10));
+        world.run_for(SECOND);
+        world.mend_all();
+        let took = world.run_until(150 * SECOND, World::converged);
+        let took = took.unwrap_or_else(|| panic!("not converged\n{}", report(&world)));
+        println!("  {lost} lost, {anew} anew: settled after {:.2} s", took as f64 / 1e6);
+        assert_ne!(world.members[0].store.epoch, epoch);
+        for member in world.running() {
+            let has = |key: u64| member.store.cells.contains_key(&key);
+            assert!((0..lost).all(|n| has(100 + n)) && (0..anew).all(|n| has(200 + n)), "{:?}", member.store.cells);
+        }
+        let told = |e: &&Event| matches!(e, Event::Fork { own: true, .. });
+        assert!(world.members[0].events.iter().filter(told).count() <= 1);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub mod state;
 pub mod watch;
 pub mod writer;
 
-use starling_crdt::changeset::Header;
+use starling_crdt::changeset::{DotHeader, Header};
 use starling_crdt::{Dot, SiteId, Vector};
 use starling_proto::{Changeset, PullKey, ServeKey, Source};
 
@@ -39,8 +39,8 @@ pub enum StoreEvent {
     MergeFailed {
         /// Its source.
         source: Source,
-        /// Its dot.
-        dot: Dot,
+        /// Its dot's header.
+        header: DotHeader,
         /// Why.
         why: String,
     },
@@ -62,10 +62,10 @@ pub enum StoreEvent {
     Fork {
         /// The peer.
         peer: SiteId,
-        /// Whether it is about this very site.
-        own: bool,
-        /// The contradiction.
-        text: String,
+        /// Its vector.
+        theirs: Vector,
+        /// What is held here under the same numbers.
+        ours: Vector,
     },
     /// An answer to a peer has ended.
     ServeEnded {
@@ -74,8 +74,16 @@ pub enum StoreEvent {
         /// Whether all of it was sent.
         completed: bool,
     },
-    /// A new epoch is drawn.
-    NewEpoch,
+    /// A new epoch was to be drawn.
+    NewEpoch {
+        /// Whether it was; `false` if the present one is another already.
+        drawn: bool,
+    },
+    /// What contradicted peers has a name of its own.
+    Rehomed {
+        /// How many origins were given up; 0 = nothing contradicts.
+        origins: u64,
+    },
     /// What was kept aside for missing tables was tried again.
     Resumed {
         /// Changes applied.

@@ -6,6 +6,7 @@ use crate::limits::{READER_QUEUE, SERVE_STALL, SERVE_THREADS};
 use crate::mailbox::{Mailbox, Popped};
 use bytes::Bytes;
 use rusqlite::Connection;
+use starling_crdt::ids::MAX_VERSION;
 use starling_crdt::{SiteId, Vector};
 use starling_proto::{frames, ServeKey};
 use std::future::Future;
@@ -29,6 +30,8 @@ pub trait AnswerTo: Send + 'static {
 pub enum ReadJob {
     /// Answer a peer.
     Serve {
+        /// The peer.
+        peer: SiteId,
         /// The stream.
         serve: ServeKey,
         /// What the peer claims.
@@ -71,7 +74,6 @@ impl std::fmt::Debug for ReadJob {
 #[derive(Clone)]
 struct Reader {
     opener: Opener,
-    own_site: SiteId,
     events: mpsc::Sender<StoreEvent>,
     runtime: Handle,
 }
@@ -81,18 +83,13 @@ impl Readers {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(
-        opener: &Opener,
-        own_site: SiteId,
-        events: &mpsc::Sender<StoreEvent>,
-        runtime: &Handle,
-    ) -> std::io::Result<Self> {
+    pub fn start(opener: &Opener, events: &mpsc::Sender<StoreEvent>, runtime: &Handle) -> std::io::Result<Self> {
         let mut readers = Self {
             serves: Arc::new(Mailbox::new(READER_QUEUE)),
             questions: Arc::new(Mailbox::new(READER_QUEUE)),
             threads: Vec::new(),
         };
-        let reader = Reader { opener: opener.clone(), own_site, events: events.clone(), runtime: runtime.clone() };
+        let reader = Reader { opener: opener.clone(), events: events.clone(), runtime: runtime.clone() };
         for i in 0..=SERVE_THREADS {
             let (name, mailbox) = match i {
                 0 => ("read-questions".to_owned(), Arc::clone(&readers.questions)),
@@ -156,14 +153,13 @@ impl Reader {
                 Ok(())
             }
             ReadJob::Check { peer, vector } => {
-                if let Some(text) = contradiction(conn, &vector).map_err(|e| e.to_string())? {
-                    let own = text.contains(&self.own_site.to_string());
-                    self.tell(StoreEvent::Fork { peer, own, text });
+                if let Some(ours) = forks(conn, &vector, &peer)? {
+                    self.tell(StoreEvent::Fork { peer, theirs: vector, ours });
                 }
                 Ok(())
             }
-            ReadJob::Serve { serve, have, to } => {
-                let served = self.serve(conn, &have, to);
+            ReadJob::Serve { peer, serve, have, to } => {
+                let served = self.serve(conn, &peer, have, to);
                 self.tell(StoreEvent::ServeEnded { serve, completed: served.is_ok() });
                 if let Err(why) = served {
                     tracing::info!(why, "an answer to a peer was broken off");
@@ -174,10 +170,22 @@ impl Reader {
     }
 
     /// Streams every part of what the peer does not claim, then the vector of the very same snapshot.
-    fn serve(&self, conn: &Connection, have: &Vector, mut to: Box<dyn AnswerTo>) -> Result<(), String> {
+    fn serve(
+        &self,
+        conn: &Connection,
+        peer: &SiteId,
+        mut have: Vector,
+        mut to: Box<dyn AnswerTo>,
+    ) -> Result<(), String> {
         let text = |e: rusqlite::Error| e.to_string();
         let snapshot = ReadSnapshot::begin(conn).map_err(text)?;
-        let vector = read_answer_vector(conn).map_err(text)?;
+        let mut vector = read_answer_vector(conn).map_err(text)?;
+        if let Some(forks) = forks(conn, &have, peer)? {
+            // Of an origin whose numbers were used twice nothing is sent until that is settled, and so nothing of the answer
+            // may be claimed: a cell of the other history may have been overwritten by one that is not sent (X1).
+            forks.origins.keys().for_each(|origin| have.claim(*origin, 1, MAX_VERSION, 0));
+            vector = Vector::default().encode();
+        }
         {
             let mut statement = conn.prepare_cached(SERVE).map_err(text)?;
             let mut rows = statement.query([have.encode()]).map_err(text)?;
@@ -200,6 +208,14 @@ impl Reader {
     fn tell(&self, event: StoreEvent) {
         let _ = self.events.blocking_send(event);
     }
+}
+
+/// What `starling_forks` says of a peer's vector.
+fn forks(conn: &Connection, vector: &Vector, peer: &SiteId) -> Result<Option<Vector>, String> {
+    let ask = conn.prepare_cached("SELECT starling_forks(?1, ?2)");
+    let forks =
+        ask.and_then(|mut s| s.query_row((vector.encode(), peer.0.as_slice()), |r| r.get::<_, Option<Vec<u8>>>(0)));
+    forks.map_err(|e| e.to_string())?.map(|bytes| Vector::decode(&bytes).map_err(|e| e.to_string())).transpose()
 }
 
 /// What `starling_check` says of a vector.

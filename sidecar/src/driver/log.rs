@@ -32,9 +32,14 @@ pub fn event(event: &Event) {
         Event::MergeFailed { dot, why } => {
             tracing::error!(site = %dot.origin.site, version = dot.version, why, "a transaction could not be merged");
         }
-        Event::Fork { peer, own, text } => {
-            tracing::error!(%peer, own, text, "one version number was used for two transactions");
-        }
+        Event::Fork { peer, own, origin, version } => tracing::error!(
+            %peer,
+            own,
+            site = %origin.site,
+            epoch = %format_args!("{:016x}", origin.epoch),
+            version,
+            "one version number was used for two transactions (lost commits, a restored backup); both are kept"
+        ),
         Event::LostCommits { peer, origin, held, known } => tracing::error!(
             %peer,
             epoch = %format_args!("{:016x}", origin.epoch),

@@ -79,6 +79,8 @@ pub enum Ended {
     Left,
     /// The database is another one now, or an earlier state of it: everything must begin anew.
     Reopen(String),
+    /// What this node has written has another name now: what was believed of the store is void.
+    Renamed(&'static str),
     /// An older process runs with this database's site id: this one is a copy and must become a site of its own.
     Copy,
 }
@@ -207,7 +209,7 @@ impl Driver {
                 }
                 self.edges.writer.abandon(Source::Sync { pull });
             }
-            Output::ServeSync { serve, have, .. } => self.serve(serve, have),
+            Output::ServeSync { to, serve, have } => self.serve(to, serve, have),
             Output::RefuseSync { serve, answer } => {
                 if let Some(sink) = self.serves.remove(&serve) {
                     sink.only(answer);
@@ -220,9 +222,13 @@ impl Driver {
             Output::FinishSync { pull, vector } => self.edges.writer.finish(pull, vector),
             Output::ReadVector { ticket } => self.ask(ReadJob::Vector { ticket: Some(ticket) }),
             Output::CheckVector { peer, vector } => self.ask(ReadJob::Check { peer, vector }),
-            Output::NewEpoch { .. } => {
+            Output::NewEpoch { origin } => {
                 self.edges.watch.pause();
-                self.edges.writer.new_epoch();
+                self.edges.writer.new_epoch(origin.epoch);
+            }
+            Output::Rehome { vector } => {
+                self.edges.watch.pause();
+                self.edges.writer.rehome(vector);
             }
             Output::Event(event) => log::event(&event),
         }
@@ -247,10 +253,10 @@ impl Driver {
         }
     }
 
-    fn serve(&mut self, serve: ServeKey, have: starling_crdt::Vector) {
+    fn serve(&mut self, peer: SiteId, serve: ServeKey, have: starling_crdt::Vector) {
         let asked = self.serves.remove(&serve).is_some_and(|sink| {
             let to = Box::new(Answering::new(sink));
-            self.edges.readers.ask(ReadJob::Serve { serve, have, to })
+            self.edges.readers.ask(ReadJob::Serve { peer, serve, have, to })
         });
         if !asked {
             let now = self.now();
@@ -370,17 +376,21 @@ impl Driver {
             StoreEvent::Merged { source, dot, claimed, changes } => {
                 self.feed(Input::Merged { source, dot, claimed, changes });
             }
-            StoreEvent::MergeFailed { source, dot, why } => self.feed(Input::MergeFailed { source, dot, why }),
+            StoreEvent::MergeFailed { source, header, why } => self.feed(Input::MergeFailed { source, header, why }),
             StoreEvent::Applied { pull, result: Ok(()) } => self.feed(Input::SyncApplied { pull }),
             StoreEvent::Applied { pull, result: Err(why) } => self.feed(Input::SyncFailed { pull, why }),
             StoreEvent::Vector { ticket, vector } => self.feed(Input::Vector { ticket, vector }),
-            StoreEvent::Fork { peer, own, text } => self.feed(Input::ForkDetected { peer, own, text }),
+            StoreEvent::Fork { peer, theirs, ours } => self.feed(Input::ForkDetected { peer, theirs, ours }),
             StoreEvent::ServeEnded { serve, completed } => self.feed(Input::ServeEnded { serve, completed }),
-            StoreEvent::NewEpoch => {
-                tracing::warn!("a new epoch was drawn: commits of this node had been lost");
-                self.edges.watch.go_on();
-                self.ask(ReadJob::Vector { ticket: None });
+            StoreEvent::NewEpoch { drawn: true } => {
+                let why = "commits of this node had been lost; what it writes from now on belongs to a new epoch";
+                self.ended = Some(Ended::Renamed(why));
             }
+            StoreEvent::Rehomed { origins: 1.. } => {
+                let why = "transactions whose numbers had been used twice have a name of their own now";
+                self.ended = Some(Ended::Renamed(why));
+            }
+            StoreEvent::NewEpoch { drawn: false } | StoreEvent::Rehomed { origins: 0 } => self.edges.watch.go_on(),
             StoreEvent::SchemaChanged => self.edges.writer.resume(),
             StoreEvent::Resumed { changes } => {
                 if changes > 0 {

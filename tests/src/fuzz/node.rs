@@ -5,7 +5,7 @@
 
 use super::feed::Feed;
 use bytes::Bytes;
-use starling_crdt::changeset::PartReader;
+use starling_crdt::changeset::{DotHeader, PartReader};
 use starling_crdt::{SiteId, Vector};
 use starling_proto::limits::{MAX_DATAGRAM, MAX_FRAME};
 use starling_proto::{Input, Node, NodeConfig, Now, Output, PullKey, ServeKey, Source, Timing};
@@ -53,7 +53,10 @@ fn input(feed: &mut Feed<'_>, names: &mut Names) -> Input {
             Some((source, dot)) if feed.below(2) == 0 => {
                 Input::Merged { source, dot, claimed: feed.below(2) == 1, changes: 1 }
             }
-            Some((source, dot)) => Input::MergeFailed { source, dot, why: "it cannot".into() },
+            Some((source, dot)) => {
+                let header = DotHeader { dot, token: 1, prev: dot.version / 2, prev_token: 1, commit_ms: 0 };
+                Input::MergeFailed { source, header, why: "it cannot".into() }
+            }
             None => Input::SyncApplied { pull },
         },
         12 => Input::ServeEnded { serve: ServeKey(u64::from(feed.byte())), completed: feed.below(2) == 1 },

@@ -66,6 +66,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         any_dot().prop_map(Frame::Pull),
         Just(Frame::Differ),
         Just(Frame::Leave),
+        any_vector().prop_map(Frame::Fork),
         (any::<u64>(), any_addr(), any::<bool>()).prop_map(|(incarnation, addr, alive)| Frame::Outdated {
             incarnation,
             addr,
@@ -193,6 +194,7 @@ fn golden_bytes_of_version_1() {
     assert_eq!(hex(&Frame::Pull(dot(300))), format!("0a{d}"));
     assert_eq!(hex(&Frame::Differ), "0b");
     assert_eq!(hex(&Frame::Leave), "0d");
+    assert_eq!(hex(&Frame::Fork(Vector::default())), "0e0100");
     let outdated = Frame::Outdated { incarnation: 5, addr: SocketAddr::from(([10, 0, 0, 1], 8787)), alive: true };
     assert_eq!(hex(&outdated), "0c0500000000000000040a000001225301");
     assert_eq!(hex(&Frame::decode(&encode_payload(3, &[part(dot(300), 0, true, true)])).unwrap())[..6], *"020301");

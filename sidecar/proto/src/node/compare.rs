@@ -1,5 +1,4 @@
-//! Comparing vectors: digests, what differs, and the two alarms that a comparison can raise (a dot used twice, own commits
-//! lost).
+//! Comparing vectors: digests, what differs, and one of the two alarms that a comparison can raise: own commits were lost.
 
 use super::Node;
 use crate::api::{Event, Now, Output};
@@ -31,8 +30,6 @@ pub(super) struct Doubts {
     asked: BTreeMap<u64, BTreeMap<Origin, Doubt>>,
     /// Origins for which a new epoch was drawn.
     renewed: BTreeSet<Origin>,
-    /// Contradictions told already.
-    forks: BTreeSet<String>,
 }
 
 impl Node {
@@ -189,23 +186,9 @@ impl Node {
                     self.doubts.renewed.pop_first();
                 }
                 self.doubts.renewed.insert(origin);
-                self.outputs.push_back(Output::NewEpoch { origin: Some(origin) });
+                self.outputs.push_back(Output::NewEpoch { origin });
             }
         }
         self.book.read(now, vector);
-    }
-
-    pub(super) fn on_fork(&mut self, peer: SiteId, own: bool, text: String) {
-        if self.doubts.forks.contains(&text) {
-            return;
-        }
-        if self.doubts.forks.len() >= MAX_FORKS {
-            self.doubts.forks.pop_first();
-        }
-        self.doubts.forks.insert(text.clone());
-        self.event(Event::Fork { peer, own, text });
-        if own {
-            self.outputs.push_back(Output::NewEpoch { origin: None });
-        }
     }
 }

@@ -168,6 +168,7 @@ impl Node {
             Frame::Pull(dot) => self.on_pull_hint(now, from, dot),
             Frame::Differ => self.on_differ(now, from),
             Frame::Leave => self.on_peer_leaves(now, from),
+            Frame::Fork(vector) => self.on_fork_frame(now, &vector),
             Frame::Outdated { incarnation, addr, alive } => self.on_outdated(now, from, incarnation, addr, alive),
         }
     }

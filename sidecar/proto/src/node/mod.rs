@@ -4,6 +4,7 @@
 
 mod compare;
 mod connect;
+mod forks;
 mod links;
 mod pull;
 mod spread;
@@ -21,6 +22,7 @@ use crate::tree::Tree;
 use bytes::Bytes;
 use compare::Doubts;
 use foca::OwnedNotification;
+use forks::Forks;
 use links::Seeds;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -70,6 +72,7 @@ pub struct Node {
     behind: bool,
     sync: Sync,
     doubts: Doubts,
+    forks: Forks,
     next_ticket: u64,
     alarms: Alarms,
     outputs: VecDeque<Output>,
@@ -95,6 +98,7 @@ impl Node {
             behind: false,
             sync: Sync::new(config.timing.pull_patience_us),
             doubts: Doubts::default(),
+            forks: Forks::default(),
             next_ticket: 0,
             alarms: Alarms::default(),
             outputs: VecDeque::new(),
@@ -167,7 +171,7 @@ impl Node {
                 Source::Push { .. } => self.on_push_merged(now, &dot, claimed),
                 Source::Sync { pull } => self.on_sync_merged(now, pull, &dot, claimed, changes),
             },
-            Input::MergeFailed { source, dot, why } => self.on_merge_failed(now, source, dot, why),
+            Input::MergeFailed { source, header, why } => self.on_merge_failed(now, source, &header, why),
             Input::SyncRequested { from, serve, bytes } => self.on_sync_requested(now, from, serve, &bytes),
             Input::ServeEnded { serve, .. } => self.sync.served(serve),
             Input::SyncAnswer { pull, bytes } => self.on_sync_answer(now, pull, &bytes),
@@ -175,7 +179,7 @@ impl Node {
             Input::SyncApplied { pull } => self.on_sync_applied(now, pull),
             Input::SyncFailed { pull, why } => self.fail_pull(now, pull, why, false),
             Input::Vector { ticket, vector } => self.on_own_vector(now, ticket, vector),
-            Input::ForkDetected { peer, own, text } => self.on_fork(peer, own, text),
+            Input::ForkDetected { peer, theirs, ours } => self.on_fork(now, peer, &theirs, &ours),
             Input::Leave => self.on_leave(now),
             _ => {}
         }

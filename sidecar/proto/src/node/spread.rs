@@ -8,7 +8,7 @@ use crate::sync::Need;
 use crate::timers::Alarm;
 use bytes::Bytes;
 use starling_crdt::changeset::DotHeader;
-use starling_crdt::{Dot, SiteId};
+use starling_crdt::{Dot, SiteId, Vector};
 
 impl Node {
     /// A transaction committed here: pushed at once.
@@ -226,8 +226,10 @@ impl Node {
         }
     }
 
-    pub(super) fn on_merge_failed(&mut self, now: Now, source: Source, dot: Dot, why: String) {
+    pub(super) fn on_merge_failed(&mut self, now: Now, source: Source, header: &DotHeader, why: String) {
         self.counters.merges_failed += 1;
+        let dot = header.dot;
+        self.check_predecessor(source, header);
         match source {
             Source::Push { from } => {
                 self.tree.land(&dot);
@@ -240,5 +242,18 @@ impl Node {
             }
         }
         self.event(Event::MergeFailed { dot, why });
+    }
+
+    /// Perhaps its predecessor is another transaction here than at its origin.
+    fn check_predecessor(&mut self, source: Source, header: &DotHeader) {
+        let peer = match source {
+            Source::Push { from } => Some(from),
+            Source::Sync { pull } => self.sync.pull_mut(pull).map(|pull| pull.peer),
+        };
+        if let Some(peer) = peer.filter(|_| header.prev != 0 && header.prev_token != 0) {
+            let mut vector = Vector::default();
+            vector.claim(header.dot.origin, header.prev, header.prev, header.prev_token);
+            self.outputs.push_back(Output::CheckVector { peer, vector });
+        }
     }
 }

@@ -201,7 +201,7 @@ impl World {
 
     pub(crate) fn serve(&mut self, i: usize, serve: ServeKey, have: &Vector) {
         let Some((to, pull, _)) = self.members[i].serves.remove(&serve) else { return };
-        let (changesets, vector) = self.members[i].store.serve(have);
+        let (changesets, vector) = self.members[i].store.serve(have, site(to));
         for part in changesets.iter().flat_map(|c| &c.parts) {
             self.transmit(to, i, Input::SyncAnswer { pull, bytes: frames::answer_part(part) });
         }

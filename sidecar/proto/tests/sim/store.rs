@@ -6,12 +6,12 @@
 
 use bytes::Bytes;
 use starling_crdt::changeset::{DotHeader, Header, Item, PartReader, PartWriter, RowKind, Stamp};
-use starling_crdt::ids::TOKEN_MASK;
+use starling_crdt::ids::{MAX_VERSION, TOKEN_MASK};
 use starling_crdt::{Dot, Origin, SiteId, ValueRef, Vector};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Who wins: the larger.
-type Rank = (u64, SiteId, u64);
+/// Who wins: the larger (version, site, value).
+type Rank = (u64, SiteId, i64);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cell {
@@ -40,6 +40,9 @@ pub struct Store {
     log: BTreeMap<Dot, Record>,
     db_version: u64,
     last_local: (u64, u64),
+    given_up: BTreeSet<Origin>,
+    /// The newest dot of its own in each former epoch.
+    authored: BTreeMap<Origin, u64>,
 }
 
 /// A changeset ready to be sent.
@@ -59,10 +62,18 @@ impl Store {
             log: BTreeMap::new(),
             db_version: 0,
             last_local: (0, 0),
+            given_up: BTreeSet::new(),
+            authored: BTreeMap::new(),
         }
     }
 
+    /// What stores must agree on. One write may have two dots, where its number was used twice.
+    pub fn content(&self) -> BTreeMap<u64, (Rank, i64)> {
+        self.cells.iter().map(|(key, cell)| (*key, (cell.rank, cell.value))).collect()
+    }
+
     pub fn new_epoch(&mut self, epoch: u64) {
+        self.authored.insert(Origin { site: self.site, epoch: self.epoch }, self.last_local.0);
         self.epoch = epoch;
         self.last_local = (0, 0);
     }
@@ -77,7 +88,7 @@ impl Store {
         self.last_local = (dot.version, token);
         for key in keys {
             let version = self.cells.get(key).map_or(0, |c| c.rank.0) + 1;
-            self.put(*key, Cell { rank: (version, self.site, self.epoch), dot, value });
+            self.put(*key, Cell { rank: (version, self.site, value), dot, value });
         }
         self.vector.claim(dot.origin, prev + 1, dot.version, token);
         self.log.insert(dot, Record { header, keys: Some(keys.clone()), at: self.db_version, padding });
@@ -101,7 +112,7 @@ impl Store {
             return;
         }
         let cells: Vec<String> =
-            self.cells.iter().filter(|(_, c)| c.dot == *dot).map(|(k, c)| format!("{k}={c:?}")).collect();
+            self.cells.iter().filter(|(_, c)| c.dot == *dot).map(|(k, c)| format!("{k}={:?}", c.rank)).collect();
         let state = self.vector.origins.entry(dot.origin).or_default();
         if cells.is_empty() {
             state.carried.remove(&dot.version);
@@ -161,7 +172,7 @@ impl Store {
                     Some(v) => v,
                     None => panic!("a cell without integer"),
                 };
-                let rank = (cells[0].version, dot.origin.site, dot.origin.epoch);
+                let rank = (cells[0].version, dot.origin.site, value);
                 changes += u64::from(self.put(key, Cell { rank, dot, value }));
             }
         }
@@ -183,6 +194,11 @@ impl Store {
     pub fn claim(&mut self, vector: &Vector) {
         for (origin, state) in &vector.origins {
             let max = state.claimed.max();
+            let own = Origin { site: self.site, epoch: self.epoch };
+            if *origin == own && max > Some(self.last_local.0) {
+                // Lost commits: taken back only when nothing can be written between them any more.
+                continue;
+            }
             for &(lo, hi) in state.claimed.ranges() {
                 let held = self.vector.origins.get(origin).is_some_and(|o| o.claimed.contains_range(lo, hi));
                 if !held {
@@ -193,7 +209,13 @@ impl Store {
     }
 
     /// Every changeset that `have` does not claim, in log order, and the vector of this moment.
-    pub fn serve(&self, have: &Vector) -> (Vec<Encoded>, Vector) {
+    pub fn serve(&self, have: &Vector, to: SiteId) -> (Vec<Encoded>, Vector) {
+        let forks = self.forks(have, Some(to));
+        if !forks.origins.is_empty() {
+            let mut have = have.clone();
+            forks.origins.keys().for_each(|origin| have.claim(*origin, 1, MAX_VERSION, 0));
+            return (self.serve(&have, to).0, Vector::default());
+        }
         let mut dots: Vec<(&Dot, u64)> = self
             .log
             .iter()
@@ -204,13 +226,106 @@ impl Store {
         (dots.iter().filter_map(|(dot, _)| self.encode(dot)).collect(), self.vector.clone())
     }
 
-    /// A dot used twice, as `starling_check` would find it at the heads.
-    pub fn check(&self, theirs: &Vector) -> Option<Dot> {
-        theirs.origins.iter().find_map(|(origin, state)| {
-            let dot = Dot { origin: *origin, version: state.claimed.max()? };
-            let ours = self.log.get(&dot).map_or(0, |r| r.header.token);
-            (ours != 0 && state.head_token != 0 && ours != state.head_token).then_some(dot)
-        })
+    fn token_of(&self, dot: &Dot) -> u64 {
+        self.log.get(dot).map_or(0, |r| r.header.token)
+    }
+
+    /// Dots used twice, as `starling_forks` finds them.
+    pub fn forks(&self, theirs: &Vector, speaker: Option<SiteId>) -> Vector {
+        let mut forks = Vector::default();
+        for (origin, state) in &theirs.origins {
+            let Some(head) = state.claimed.max().filter(|_| state.head_token != 0) else { continue };
+            let ours = self.token_of(&Dot { origin: *origin, version: head });
+            let newest = self.vector.origins.get(origin).and_then(|o| o.claimed.max()).unwrap_or(0);
+            if ours != state.head_token && self.contradicts(origin, head, state.head_token) {
+                forks.claim(*origin, head, head, ours);
+            } else if let Some((version, token)) = (ours == 0).then(|| self.skips(origin, head)).flatten() {
+                forks.claim(*origin, version, version, token);
+            } else if ours == 0 && speaker == Some(origin.site) && newest > head {
+                forks.claim(*origin, head, newest, 0);
+            }
+        }
+        forks
+    }
+
+    /// The next dot held after this number, if by its predecessor the number belongs to no dot of this history.
+    fn skips(&self, origin: &Origin, version: u64) -> Option<(u64, u64)> {
+        let after = Dot { origin: *origin, version: version + 1 }..=Dot { origin: *origin, version: u64::MAX };
+        let next = self.log.range(after).next().map(|(_, record)| record.header)?;
+        let skips = next.prev < version && self.vector.claims(origin, next.dot.version);
+        skips.then_some((next.dot.version, next.token))
+    }
+
+    fn contradicts(&self, origin: &Origin, version: u64, theirs: u64) -> bool {
+        let present = *origin == Origin { site: self.site, epoch: self.epoch };
+        let authored = if present { self.last_local.0 } else { self.authored.get(origin).copied().unwrap_or(0) };
+        let newest = self.vector.origins.get(origin).and_then(|o| o.claimed.max()).unwrap_or(0);
+        match (theirs, self.token_of(&Dot { origin: *origin, version })) {
+            (0, _) => authored > 0 && version > newest,
+            (_, 0) => version <= authored,
+            (theirs, ours) => theirs != ours,
+        }
+    }
+
+    /// Whether a changeset cannot belong to the history that is claimed here.
+    pub fn is_forked(&self, header: &DotHeader, claimable: bool) -> bool {
+        let origin = header.dot.origin;
+        let differs = |version: u64, theirs: u64| {
+            let ours = self.token_of(&Dot { origin, version });
+            version != 0 && theirs != 0 && ours != 0 && ours != theirs && self.vector.claims(&origin, version)
+        };
+        let between = (header.prev + 1..header.dot.version)
+            .any(|version| self.vector.claims(&origin, version) && self.token_of(&Dot { origin, version }) != 0);
+        differs(header.dot.version, header.token) || differs(header.prev, header.prev_token) || (claimable && between)
+    }
+
+    /// Gives what is held of these origins another epoch, as `starling_rehome` does; says how many.
+    pub fn rehome(&mut self, theirs: &Vector, epoch: u64) -> usize {
+        let mut renamed = 0;
+        for (origin, state) in &theirs.origins {
+            let Some(head) = state.claimed.max() else { continue };
+            let ours = self.token_of(&Dot { origin: *origin, version: head });
+            let mut new = Origin { epoch, ..*origin };
+            if origin.site == self.site && !self.given_up.contains(origin) {
+                if !self.contradicts(origin, head, state.head_token) {
+                    continue;
+                }
+            } else if ours < state.head_token && (ours != 0 || self.skips(origin, head).is_some()) {
+                new.epoch = fnv(format!("{} {head} {ours}", origin.epoch).as_bytes());
+            } else {
+                continue;
+            }
+            while self.vector.origins.contains_key(&new) {
+                new.epoch += 1;
+            }
+            renamed += 1;
+            self.rename(origin, new);
+            self.given_up.insert(*origin);
+        }
+        renamed
+    }
+
+    fn rename(&mut self, old: &Origin, new: Origin) {
+        if self.site == old.site && self.epoch == old.epoch {
+            self.epoch = new.epoch;
+        }
+        if let Some(authored) = self.authored.remove(old) {
+            self.authored.insert(new, authored);
+        }
+        if let Some(state) = self.vector.origins.remove(old) {
+            self.vector.origins.insert(new, state);
+        }
+        for cell in self.cells.values_mut().filter(|c| c.dot.origin == *old) {
+            cell.dot.origin = new;
+        }
+        let log = std::mem::take(&mut self.log).into_iter().map(|(mut dot, mut record)| {
+            if dot.origin == *old {
+                dot.origin = new;
+                record.header.dot.origin = new;
+            }
+            (dot, record)
+        });
+        self.log = log.collect();
     }
 }
 

@@ -33,7 +33,8 @@ pub(crate) enum Task {
     Merge { source: Source, part: Bytes, last: bool },
     Finish { pull: PullKey, vector: Vector },
     ReadVector { ticket: u64 },
-    NewEpoch,
+    NewEpoch { lost: u64 },
+    Rehome { vector: Vector },
     Check { peer: SiteId, vector: Vector },
 }
 
@@ -63,8 +64,8 @@ pub struct Member {
     clock_back: bool,
     timer: Option<Now>,
     store_free_at: Now,
-    open: BTreeMap<Source, Vec<Bytes>>,
-    failed: BTreeSet<PullKey>,
+    pub(crate) open: BTreeMap<Source, Vec<Bytes>>,
+    pub(crate) failed: BTreeSet<PullKey>,
     pub(crate) cancelled: BTreeSet<PullKey>,
     /// Pulls on a connection, to break with it.
     pub(crate) pulls: BTreeMap<PullKey, u64>,
@@ -273,7 +274,8 @@ impl World {
         let Some(first) = running.next() else { return true };
         let equal = running.all(|m| m.store.vector == first.store.vector);
         if equal {
-            self.running().for_each(|m| assert_eq!(m.store.cells, first.store.cells, "equal vectors, unequal cells"));
+            self.running()
+                .for_each(|m| assert_eq!(m.store.content(), first.store.content(), "equal vectors, unequal cells"));
         }
         equal
     }
@@ -283,7 +285,7 @@ impl World {
         let mut seen: Vec<&Store> = Vec::new();
         for store in self.members.iter().map(|m| &m.store) {
             match seen.iter().find(|s| s.vector == store.vector) {
-                Some(same) => assert_eq!(same.cells, store.cells, "equal vectors, unequal cells"),
+                Some(same) => assert_eq!(same.content(), store.content(), "equal vectors, unequal cells"),
                 None => seen.push(store),
             }
         }
@@ -394,7 +396,8 @@ impl World {
             Output::FinishSync { pull, vector } => self.task(i, Task::Finish { pull, vector }),
             Output::ReadVector { ticket } => self.task(i, Task::ReadVector { ticket }),
             Output::CheckVector { peer, vector } => self.task(i, Task::Check { peer, vector }),
-            Output::NewEpoch { .. } => self.task(i, Task::NewEpoch),
+            Output::NewEpoch { origin } => self.task(i, Task::NewEpoch { lost: origin.epoch }),
+            Output::Rehome { vector } => self.task(i, Task::Rehome { vector }),
             Output::Event(event) => self.members[i].events.push(event),
         }
     }
@@ -406,47 +409,6 @@ impl World {
         self.members[i].store_free_at = at;
         let boot = self.members[i].boot;
         self.enqueue(at, i, boot, Happening::Store(Box::new(task)));
-    }
-
-    fn work(&mut self, i: usize, task: Task) {
-        let fails = self.percent(self.weather.merge_failure_percent);
-        let token = self.rng.next_u64();
-        let member = &mut self.members[i];
-        let answer = match task {
-            Task::Merge { source: Source::Sync { pull }, .. } | Task::Finish { pull, .. }
-                if member.cancelled.contains(&pull) =>
-            {
-                None
-            }
-            Task::Merge { source, part, last } => {
-                member.open.entry(source).or_default().push(part);
-                if last {
-                    Some(member.merge(source, fails))
-                } else {
-                    None
-                }
-            }
-            Task::Finish { pull, vector } => Some(if member.failed.remove(&pull) {
-                Input::SyncFailed { pull, why: "a changeset was not merged".to_owned() }
-            } else {
-                member.store.claim(&vector);
-                Input::SyncApplied { pull }
-            }),
-            Task::ReadVector { ticket } => {
-                Some(Input::Vector { ticket: Some(ticket), vector: member.store.vector.clone() })
-            }
-            Task::NewEpoch => {
-                member.store.new_epoch(token);
-                None
-            }
-            Task::Check { peer, vector } => member.store.check(&vector).map(|dot| {
-                let own = dot.origin.site == member.store.site;
-                Input::ForkDetected { peer, own, text: format!("{:?} {} was used twice", dot.origin, dot.version) }
-            }),
-        };
-        if let Some(input) = answer {
-            self.give(i, input);
-        }
     }
 }
 
@@ -468,20 +430,6 @@ impl Member {
             serves: BTreeMap::new(),
             seeds,
         }
-    }
-
-    fn merge(&mut self, source: Source, fails: bool) -> Input {
-        let parts = self.open.remove(&source).unwrap_or_default();
-        let header = starling_crdt::changeset::PartReader::new(&parts[0]).map(|r| *r.header());
-        let dot = header.expect("decoded before").dot.dot;
-        if fails {
-            if let Source::Sync { pull } = source {
-                self.failed.insert(pull);
-            }
-            return Input::MergeFailed { source, dot, why: "disk full".to_owned() };
-        }
-        let (changes, claimed) = self.store.merge(&parts);
-        Input::Merged { source, dot, claimed, changes }
     }
 
     pub fn node(&self) -> &Node {

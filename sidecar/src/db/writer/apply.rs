@@ -7,7 +7,7 @@ use crate::db::StoreEvent;
 use crate::gate::WriteGate;
 use crate::limits::{CHECKPOINT_BYTES, WRITE_HOLD};
 use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, Params};
 use starling_crdt::Dot;
 use starling_proto::Source;
 use std::collections::BTreeSet;
@@ -241,9 +241,9 @@ impl Applier {
         let Unit { source, changesets, claim } = unit;
         let whole = changesets.len() + usize::from(claim.is_some());
         if whole <= 1 {
-            for Ready { dot, .. } in changesets {
+            for Ready { header, .. } in changesets {
                 self.note_failure(source);
-                self.tell(StoreEvent::MergeFailed { source, dot, why: why.to_owned() });
+                self.tell(StoreEvent::MergeFailed { source, header, why: why.to_owned() });
             }
             if let (Some(_), Source::Sync { pull }) = (claim, source) {
                 self.failed.remove(&source);
@@ -262,13 +262,13 @@ impl Applier {
             return Err(Fault::Incomplete);
         }
         let mut merged = Vec::with_capacity(unit.changesets.len());
-        for Ready { dot, claimable, body } in &mut unit.changesets {
+        for Ready { header, claimable, body } in &mut unit.changesets {
             let mut changes = 0u64;
             body.for_each(Fault::Lost, |part| {
                 changes += self.step(self.sql.merge, part)?;
                 Ok(())
             })?;
-            merged.push(Merged { dot: *dot, claimable: *claimable, changes });
+            merged.push(Merged { dot: header.dot, claimable: *claimable, changes });
         }
         if let Some(vector) = &unit.claim {
             self.step(self.sql.claim, &vector.encode())?;
@@ -401,9 +401,9 @@ impl Applier {
     }
 
     /// Runs a statement of the extension in a transaction of its own.
-    pub fn call(&mut self, sql: &str) -> Result<u64, String> {
+    pub fn call(&mut self, sql: &str, arguments: impl Params) -> Result<u64, String> {
         self.begin().ok_or("the process stops")?;
-        let result = self.conn.prepare_cached(sql).and_then(|mut s| s.query_row([], |r| r.get::<_, Value>(0)));
+        let result = self.conn.prepare_cached(sql).and_then(|mut s| s.query_row(arguments, |r| r.get::<_, Value>(0)));
         let result = result.and_then(|value| self.conn.execute_batch("COMMIT").map(|()| value));
         if result.is_err() {
             roll_back(&self.conn);

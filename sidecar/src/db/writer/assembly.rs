@@ -5,8 +5,8 @@
 
 use crate::limits::{ASSEMBLY_MEMORY, SMALL_ANSWER};
 use bytes::Bytes;
-use starling_crdt::changeset::Header;
-use starling_crdt::{Dot, Vector};
+use starling_crdt::changeset::{DotHeader, Header};
+use starling_crdt::Vector;
 use starling_proto::limits::MAX_SYNC_MESSAGE;
 use starling_proto::{PullKey, Source};
 use std::collections::BTreeMap;
@@ -37,8 +37,8 @@ pub enum Body {
 
 /// A changeset of which all parts are there.
 pub struct Ready {
-    /// Its dot.
-    pub dot: Dot,
+    /// Its dot's header.
+    pub header: DotHeader,
     /// Whether the store claims it after the merge.
     pub claimable: bool,
     /// Its parts.
@@ -77,7 +77,7 @@ pub enum Taken {
     /// Work to be done.
     Units(Vec<Unit>),
     /// The parts do not fit together: nothing of this changeset is merged.
-    Misfit(Dot),
+    Misfit(DotHeader),
 }
 
 /// Puts changesets together.
@@ -100,10 +100,9 @@ impl Assembly {
             // A first part while another changeset is unfinished: the source gave that one up.
             _ => Partial { header: *header, next_part: 0, memory: 0, body: Body::Memory(Vec::new()) },
         };
-        let dot = header.dot.dot;
         let fits = partial.header.dot == header.dot && partial.next_part == header.part;
         if !fits || partial.header.claimable != header.claimable {
-            return Taken::Misfit(dot);
+            return Taken::Misfit(header.dot);
         }
         partial.next_part += 1;
         partial.memory += bytes.len();
@@ -127,7 +126,7 @@ impl Assembly {
             self.partial.insert(source, partial);
             return Taken::Nothing;
         }
-        self.ready(source, Ready { dot, claimable: header.claimable, body: partial.body }, size)
+        self.ready(source, Ready { header: header.dot, claimable: header.claimable, body: partial.body }, size)
     }
 
     fn ready(&mut self, source: Source, ready: Ready, size: usize) -> Taken {
@@ -227,8 +226,7 @@ fn read_part(file: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use starling_crdt::changeset::DotHeader;
-    use starling_crdt::{Origin, SiteId};
+    use starling_crdt::{Dot, Origin, SiteId};
 
     const PUSH: Source = Source::Push { from: SiteId([1; 16]) };
     const PULL: Source = Source::Sync { pull: PullKey(7) };

@@ -35,7 +35,8 @@ enum Command {
     Part { source: Source, header: Header, bytes: Bytes, window: Window },
     Finish { pull: PullKey, vector: Vector },
     Abandon { source: Source },
-    NewEpoch,
+    NewEpoch { lost: u64 },
+    Rehome { vector: Vector },
     Resume,
 }
 
@@ -169,9 +170,14 @@ impl Writer {
         self.send(Command::Abandon { source });
     }
 
-    /// Draws a new epoch.
-    pub fn new_epoch(&self) {
-        self.send(Command::NewEpoch);
+    /// Draws a new epoch, if the present one is still this.
+    pub fn new_epoch(&self, lost: u64) {
+        self.send(Command::NewEpoch { lost });
+    }
+
+    /// Re-homes the origins of which this vector tells dots that are others here.
+    pub fn rehome(&self, vector: Vector) {
+        self.send(Command::Rehome { vector });
     }
 
     /// Repairs triggers and applies what was kept aside, after a change of the schema.
@@ -253,10 +259,10 @@ impl Worker {
                 match self.assembly.part(source, &header, bytes, window) {
                     Taken::Nothing => {}
                     Taken::Units(units) => units.into_iter().for_each(|unit| self.queue(unit)),
-                    Taken::Misfit(dot) => {
+                    Taken::Misfit(header) => {
                         let why = "its parts do not fit together".to_owned();
                         self.applier.note_failure(source);
-                        self.tell(StoreEvent::MergeFailed { source, dot, why });
+                        self.tell(StoreEvent::MergeFailed { source, header, why });
                     }
                 }
             }
@@ -268,10 +274,19 @@ impl Worker {
                 let units = self.assembly.abandon(source);
                 units.into_iter().for_each(|unit| self.queue(unit));
             }
-            chore @ (Command::NewEpoch | Command::Resume) => self.chores.push_back(chore),
+            chore @ (Command::NewEpoch { .. } | Command::Rehome { .. } | Command::Resume) => {
+                self.chores.push_back(chore)
+            }
         }
         let waiting = self.pushed.len() + self.pulled.len();
         self.gauges.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    fn forget(&mut self) {
+        while let Popped::Item(_) = self.mailbox.pop(Some(Duration::ZERO)) {}
+        self.pushed.clear();
+        self.pulled.clear();
+        self.chores.clear();
     }
 
     fn queue(&mut self, unit: Unit) {
@@ -283,7 +298,13 @@ impl Worker {
 
     fn work(&mut self) {
         while let Some(chore) = self.chores.pop_front() {
-            self.chore(&chore);
+            if !self.chore(&chore) {
+                // What waits was asked for under names that mean something else now; the node begins anew.
+                self.mailbox.close();
+                self.gauges.stopping.store(true, Ordering::Release);
+                self.forget();
+                return;
+            }
         }
         if self.pushed.is_empty() && self.pulled.is_empty() {
             return;
@@ -305,19 +326,33 @@ impl Worker {
         self.gauges.waiting.store(self.pushed.len() + self.pulled.len(), Ordering::Relaxed);
     }
 
-    fn chore(&mut self, chore: &Command) {
+    /// Does what is neither a merge nor a claim; `false` when nothing that waits may be merged any more.
+    fn chore(&mut self, chore: &Command) -> bool {
         match chore {
-            Command::NewEpoch => {
-                if let Err(e) = self.applier.call("SELECT starling_new_epoch()") {
+            Command::NewEpoch { lost } => {
+                let drawn = self.applier.call("SELECT starling_new_epoch(?1) IS NOT NULL", [lost.cast_signed()]);
+                let drawn = drawn.unwrap_or_else(|e| {
                     tracing::error!("a new epoch could not be drawn: {e}");
-                }
-                self.tell(StoreEvent::NewEpoch);
+                    0
+                });
+                self.tell(StoreEvent::NewEpoch { drawn: drawn > 0 });
+                return drawn == 0;
             }
-            _ => match self.applier.call("SELECT starling_resume()") {
+            Command::Rehome { vector } => {
+                let renamed = self.applier.call("SELECT starling_rehome(?1)", [vector.encode()]);
+                let origins = renamed.unwrap_or_else(|e| {
+                    tracing::error!("transactions whose numbers were used twice could not be told apart yet: {e}");
+                    0
+                });
+                self.tell(StoreEvent::Rehomed { origins });
+                return origins == 0;
+            }
+            _ => match self.applier.call("SELECT starling_resume()", []) {
                 Ok(changes) => self.tell(StoreEvent::Resumed { changes }),
                 Err(e) => tracing::warn!("after a change of the schema, tables could not be checked: {e}"),
             },
         }
+        true
     }
 
     fn tell(&self, event: StoreEvent) {

@@ -76,7 +76,7 @@ impl Rig {
         while seen.len() < n {
             seen.push(match self.events.blocking_recv().unwrap() {
                 StoreEvent::Merged { dot, .. } => format!("m{}", dot.version),
-                StoreEvent::MergeFailed { dot, .. } => format!("f{}", dot.version),
+                StoreEvent::MergeFailed { header, .. } => format!("f{}", header.dot.version),
                 StoreEvent::Applied { result: Ok(()), .. } => "+".into(),
                 StoreEvent::Applied { .. } => "-".into(),
                 other => panic!("{other:?}"),

@@ -1,0 +1,188 @@
+//! A dot that was used twice (S1): commits were lost (a power cut, a restored backup, a machine set back), and their
+//! numbers were given to other transactions before anybody noticed.
+//!
+//! The remedy gives a new name to what is held here. An origin's ordinal is what log, clocks and claims hold, so a new
+//! epoch for that ordinal re-homes every dot of it at once, and what is claimed under the new name is just what is held.
+//! Of the name that was used twice nothing is claimed any more, so the other history is taken from the peers; what both
+//! have in common ties with it and makes no change.
+
+use crate::fnv;
+use crate::meta::random_epoch;
+use crate::session::{corrupt, Session};
+use crate::sqlite::{Error, Result};
+use starling_crdt::changeset::{DotHeader, Header};
+use starling_crdt::{Origin, SiteId, Vector};
+
+impl Session {
+    /// Compares the head tokens of another vector with what is remembered here, and claims what contradicts: just the dot
+    /// that is another transaction here, with its token here; token 0 where it is one of our own numbers that we gave to
+    /// none; or the next dot here, where the number belongs to none. Of the origins of `speaker`, whose vector it is, also those count of which more is claimed here than by itself
+    /// and of which nothing can be compared: all from its head on, with token 0.
+    pub fn forks(&self, vector: &Vector, speaker: Option<SiteId>) -> Result<Vector> {
+        let mut forks = Vector::default();
+        for (origin, state) in &vector.origins {
+            let Some(head) = state.claimed.max().filter(|_| state.head_token != 0) else { continue };
+            let Some(ordinal) = self.known_ordinal(origin)? else { continue };
+            let ours = self.token_of(ordinal, head)?;
+            if ours != state.head_token && self.contradicts(ordinal, head, state.head_token)? {
+                forks.claim(*origin, head, head, ours);
+            } else if let Some((version, token)) = if ours == 0 { self.skips(ordinal, head)? } else { None } {
+                forks.claim(*origin, version, version, token);
+            } else if ours == 0 && speaker == Some(origin.site) {
+                let newest = self.newest_claimed(ordinal)?;
+                if newest > head {
+                    forks.claim(*origin, head, newest, 0);
+                }
+            }
+        }
+        Ok(forks)
+    }
+
+    /// Re-homes the origins of which this vector tells a dot that is another transaction here. Returns how many.
+    ///
+    /// A site gives up a name of its own that it wrote under, but once only: what it holds under that name afterwards came
+    /// from the peers. Of two other nodes the one whose token is smaller does.
+    pub fn rehome(&self, vector: &Vector) -> Result<u64> {
+        let mut renamed = 0;
+        for (origin, state) in &vector.origins {
+            let (Some(head), Some(ordinal)) = (state.claimed.max(), self.known_ordinal(origin)?) else { continue };
+            let theirs = state.head_token;
+            if origin.site == self.meta()?.site && !self.is_given_up(ordinal)? {
+                if self.contradicts(ordinal, head, theirs)? {
+                    self.rename(origin, ordinal, random_epoch(self))?;
+                    renamed += 1;
+                }
+                continue;
+            }
+            let ours = self.token_of(ordinal, head)?;
+            if ours < theirs && (ours != 0 || self.skips(ordinal, head)?.is_some()) {
+                // All who hold this history find the same name for it, and have nothing to send to each other.
+                let name = [origin.epoch, head, ours].iter().fold(fnv::START, |h, n| fnv::feed(h, &n.to_le_bytes()));
+                self.rename(origin, ordinal, name.cast_signed())?;
+                renamed += 1;
+            }
+        }
+        Ok(renamed)
+    }
+
+    /// Whether a dot is another transaction here. Of this site's own dots every token is known, so a number that was never
+    /// used here contradicts too; and so does a peer that has newer ones and cannot tell whether ours are the same (`theirs`
+    /// is 0).
+    fn contradicts(&self, ordinal: u32, version: u64, theirs: u64) -> Result<bool> {
+        match (theirs, self.token_of(ordinal, version)?) {
+            (0, _) => Ok(self.newest_own(ordinal)? > 0 && version > self.newest_claimed(ordinal)?),
+            (_, 0) => Ok(version <= self.newest_own(ordinal)?),
+            (theirs, ours) => Ok(theirs != ours),
+        }
+    }
+
+    /// Refuses a changeset that cannot belong to the history that is claimed here: its own dot or its predecessor is another
+    /// transaction here, or there is one between the two.
+    pub fn check_history(&self, origin: u32, header: &Header) -> Result<()> {
+        let DotHeader { dot, token, prev, prev_token, .. } = header.dot;
+        for (version, theirs) in [(dot.version, token), (prev, prev_token)] {
+            let ours = if theirs == 0 || version == 0 { 0 } else { self.token_of(origin, version)? };
+            if ours != 0 && ours != theirs && self.is_claimed(origin, version)? {
+                return Err(self.forked(origin, version));
+            }
+        }
+        if header.claimable && prev + 1 < dot.version {
+            if let Some(between) = self.known_between(origin, prev, dot.version)? {
+                return Err(self.forked(origin, between));
+            }
+        }
+        Ok(())
+    }
+
+    /// A claimed dot between two versions of which a token is known.
+    fn known_between(&self, origin: u32, above: u64, below: u64) -> Result<Option<u64>> {
+        let mut find = self.fixed(include_str!("../../sql/extension/dot_between.sql"))?;
+        find.bind_int(1, i64::from(origin))?;
+        find.bind_int(2, above.cast_signed())?;
+        find.bind_int(3, below.cast_signed())?;
+        let version = if find.step()? { find.column_int(0).cast_unsigned() } else { return Ok(None) };
+        drop(find);
+        Ok(if self.is_claimed(origin, version)? { Some(version) } else { None })
+    }
+
+    /// What is said of a dot that is another transaction here.
+    pub fn forked(&self, ordinal: u32, version: u64) -> Error {
+        let Ok((origin, _)) = self.origin_of(ordinal) else { return corrupt("crsql_origin", "an ordinal is missing") };
+        Error::msg(format!(
+            "starling: forked history: site {} epoch {:016x} used version {version} twice (lost commits, a restored backup or \
+             a copied file); starling_rehome() gives one of the two histories a name of its own",
+            origin.site, origin.epoch
+        ))
+    }
+
+    /// The next dot held after this number and its token, if by its predecessor the number belongs to no dot of the history
+    /// that is held here.
+    fn skips(&self, ordinal: u32, version: u64) -> Result<Option<(u64, u64)>> {
+        let mut next = self.fixed(
+            "SELECT version, prev, token FROM main.crsql_log WHERE origin = ?1 AND version > ?2 AND version IS NOT NULL \
+             ORDER BY version LIMIT 1",
+        )?;
+        next.bind_int(1, i64::from(ordinal))?;
+        next.bind_int(2, version.cast_signed())?;
+        if !next.step()? {
+            return Ok(None);
+        }
+        let number = |i| next.column_int(i).max(0).cast_unsigned();
+        let (after, prev, token) = (number(0), number(1), number(2));
+        drop(next);
+        // A dot that is known by name only tells no predecessor.
+        let skips = prev != 0 && prev < version && self.is_claimed(ordinal, after)?;
+        Ok(skips.then_some((after, token)))
+    }
+
+    /// The newest dot of this database's own under an ordinal, not what it took back from peers; 0 = none.
+    fn newest_own(&self, ordinal: u32) -> Result<u64> {
+        if ordinal == self.meta()?.origin {
+            return Ok(self.tail()?.last_local);
+        }
+        let mut find = self.fixed("SELECT value FROM main.crsql_master WHERE key = 'own.' || ?1")?;
+        find.bind_int(1, i64::from(ordinal))?;
+        Ok(if find.step()? { find.column_int(0).max(0).cast_unsigned() } else { 0 })
+    }
+
+    /// Notes, at the end of an epoch, how far it went here.
+    pub fn note_own(&self, ordinal: u32, newest: u64) -> Result<()> {
+        let mut note = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('own.' || ?1, ?2)")?;
+        note.bind_int(1, i64::from(ordinal))?;
+        note.bind_int(2, newest.cast_signed())?;
+        note.execute()
+    }
+
+    /// The newest claimed dot of an origin; 0 = none.
+    fn newest_claimed(&self, ordinal: u32) -> Result<u64> {
+        let present = if ordinal == self.meta()?.origin { self.tail()?.last_local } else { 0 };
+        let mut newest = self.fixed("SELECT max(hi) FROM main.crsql_claim WHERE origin = ?1")?;
+        newest.bind_int(1, i64::from(ordinal))?;
+        newest.step()?;
+        Ok(present.max(newest.column_int(0).max(0).cast_unsigned()))
+    }
+
+    fn is_given_up(&self, ordinal: u32) -> Result<bool> {
+        let mut find = self.fixed("SELECT 1 FROM main.crsql_master WHERE key = 'given_up.' || ?1")?;
+        find.bind_int(1, i64::from(ordinal))?;
+        find.step()
+    }
+
+    /// Gives what is held under a name another one.
+    fn rename(&self, origin: &Origin, ordinal: u32, mut epoch: i64) -> Result<()> {
+        while self.known_ordinal(&Origin { epoch: epoch.cast_unsigned(), ..*origin })?.is_some() {
+            epoch = epoch.wrapping_add(1);
+        }
+        let mut rename = self.fixed("UPDATE main.crsql_origin SET epoch = ?2 WHERE ordinal = ?1")?;
+        rename.bind_int(1, i64::from(ordinal))?;
+        rename.bind_int(2, epoch)?;
+        rename.execute()?;
+        drop(rename);
+        self.meta.replace(None);
+        self.tx_mut().forget_tail();
+        let fresh = self.ordinal(origin)?;
+        let mut mark = self.fixed("INSERT INTO main.crsql_master(key, value) VALUES('given_up.' || ?1, 1)")?;
+        mark.bind_int(1, i64::from(fresh))?;
+        mark.execute()
+    }
+}
