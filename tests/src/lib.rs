@@ -1,6 +1,7 @@
 //! What the tests share: connections with the extension, seeded randomness, fuzz targets, waiting for a condition.
 
 pub mod fuzz;
+pub mod ledger;
 pub mod random;
 pub mod site;
 #[cfg(test)]

@@ -30,5 +30,7 @@ mod portable_laws;
 mod portable_merges;
 #[path = "extension/refusals.rs"]
 mod refusals;
+#[path = "extension/scopes.rs"]
+mod scopes;
 #[path = "extension/transparency.rs"]
 mod transparency;

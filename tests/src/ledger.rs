@@ -1,0 +1,103 @@
+//! I1 and I2, read from the log itself: once everything dead is swept, each cell, tombstone and `'-1'` row that `crsql_changes`
+//! shows is spoken for by exactly one entry, and nothing else is.
+
+use crate::site::Site;
+use starling_crdt::log_chunk::{ChunkReader, Kind};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the entries of a row say together.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Told {
+    bases: usize,
+    /// Tombstones and `'-1'` rows.
+    lives: usize,
+    columns: Vec<u32>,
+}
+
+/// A table id and a row's internal key.
+type Row = (u32, Vec<u8>);
+
+/// Checks both on a database that may be swept.
+pub fn check(site: &Site) {
+    while site.one::<i64>("SELECT starling_prune(1000000)") > 0 {}
+    let log = told(site);
+    let mut shown: BTreeMap<Row, (usize, Vec<u32>)> = BTreeMap::new();
+    let sql = "SELECT t.id, c.pk, c.cid, coalesce(k.id, 0) FROM crsql_changes AS c JOIN crsql_table AS t ON t.name = c.[table] \
+               AND t.active = 1 LEFT JOIN crsql_column AS k ON k.table_id = t.id AND k.name = c.cid AND k.died IS NULL";
+    let mut stmt = site.db.prepare(sql).expect("it prepares");
+    let mut rows = stmt.query([]).expect("it runs");
+    while let Some(r) = rows.next().unwrap_or_else(|e| panic!("crsql_changes: {e}")) {
+        let pk: Vec<u8> = r.get_unwrap(1);
+        let row = shown.entry((r.get_unwrap(0), internal(&pk))).or_default();
+        if r.get_unwrap::<_, String>(2) == "-1" {
+            row.0 += 1;
+        } else {
+            row.1.push(r.get_unwrap(3));
+        }
+    }
+    let generations = generations(site);
+    for (row, told) in &log {
+        let (lives, cells) = shown.remove(row).unwrap_or_default();
+        let mut columns = told.columns.clone();
+        assert!(told.bases <= 1, "{row:?} has {} bases", told.bases);
+        assert_eq!(columns.iter().collect::<BTreeSet<_>>().len(), columns.len(), "{row:?}: a cell has two entries");
+        let key_only = generations.get(&row.0).is_none_or(|n| *n == 0);
+        if told.bases == 1 && !key_only {
+            // The base speaks for what no mask names, and for nothing of columns that came later.
+            columns.extend(cells.iter().filter(|c| !told.columns.contains(c)));
+        }
+        columns.sort_unstable();
+        let mut cells = cells;
+        cells.sort_unstable();
+        assert_eq!(columns, cells, "{row:?}: entries and cells");
+        let base_lives = usize::from(key_only && told.bases == 1);
+        assert_eq!((told.lives + base_lives).min(1), lives, "{row:?}: entries and '-1' rows: {told:?}");
+    }
+    assert!(shown.is_empty(), "cells that no entry names: {shown:?}");
+}
+
+fn generations(site: &Site) -> BTreeMap<u32, i64> {
+    let sql = "SELECT table_id, sum(is_key = 0 AND died IS NULL) FROM crsql_column GROUP BY 1";
+    let mut stmt = site.db.prepare(sql).expect("it prepares");
+    let rows = stmt.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).expect("it runs");
+    rows.collect::<Result<_, _>>().expect("rows")
+}
+
+fn told(site: &Site) -> BTreeMap<Row, Told> {
+    let mut out: BTreeMap<Row, Told> = BTreeMap::new();
+    let active: BTreeSet<u32> = site
+        .rows("SELECT id FROM crsql_table WHERE active = 1")
+        .iter()
+        .map(|id| id.parse().expect("a number"))
+        .collect();
+    let sql = "SELECT entries FROM crsql_log WHERE entries <> x'' UNION ALL SELECT entries FROM crsql_log_chunk";
+    let mut stmt = site.db.prepare(sql).expect("it prepares");
+    let chunks = stmt.query_map([], |r| r.get::<_, Vec<u8>>(0)).expect("it runs");
+    for chunk in chunks {
+        let chunk = chunk.expect("a blob");
+        let mut reader = ChunkReader::new(&chunk).expect("a chunk");
+        while let Some(entry) = reader.next_entry().expect("an entry") {
+            if !active.contains(&entry.table.id) {
+                continue;
+            }
+            let row = out.entry((entry.table.id, reader.key().to_vec())).or_default();
+            match entry.kind {
+                Kind::Base => row.bases += 1,
+                Kind::Rebase => {
+                    row.bases += 1;
+                    row.lives += 1;
+                }
+                Kind::Mask => row.columns.extend(reader.columns()),
+                Kind::Tombstone | Kind::Sentinel => row.lives += 1,
+            }
+        }
+    }
+    out
+}
+
+fn internal(pk: &[u8]) -> Vec<u8> {
+    let values = starling_crdt::key::unpack(pk).expect("a packed key");
+    let mut out = Vec::new();
+    starling_crdt::key::encode(values, &mut out);
+    out
+}
