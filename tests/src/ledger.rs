@@ -35,13 +35,15 @@ pub fn check(site: &Site) {
             row.1.push(r.get_unwrap(3));
         }
     }
-    let generations = generations(site);
+    let living = living(site);
     for (row, told) in &log {
         let (lives, cells) = shown.remove(row).unwrap_or_default();
-        let mut columns = told.columns.clone();
+        let here = living.get(&row.0).map_or(&[][..], Vec::as_slice);
+        // Row clocks go on listing the cells of a column that was dropped, and masks go on naming them.
+        let mut columns: Vec<u32> = told.columns.iter().copied().filter(|c| here.contains(c)).collect();
         assert!(told.bases <= 1, "{row:?} has {} bases", told.bases);
         assert_eq!(columns.iter().collect::<BTreeSet<_>>().len(), columns.len(), "{row:?}: a cell has two entries");
-        let key_only = generations.get(&row.0).is_none_or(|n| *n == 0);
+        let key_only = here.is_empty();
         if told.bases == 1 && !key_only {
             // The base speaks for what no mask names, and for nothing of columns that came later.
             columns.extend(cells.iter().filter(|c| !told.columns.contains(c)));
@@ -56,11 +58,19 @@ pub fn check(site: &Site) {
     assert!(shown.is_empty(), "cells that no entry names: {shown:?}");
 }
 
-fn generations(site: &Site) -> BTreeMap<u32, i64> {
-    let sql = "SELECT table_id, sum(is_key = 0 AND died IS NULL) FROM crsql_column GROUP BY 1";
-    let mut stmt = site.db.prepare(sql).expect("it prepares");
+/// The columns of each table, without the key's.
+fn living(site: &Site) -> BTreeMap<u32, Vec<u32>> {
+    let mut out: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut stmt = site
+        .db
+        .prepare("SELECT table_id, id FROM crsql_column WHERE is_key = 0 AND died IS NULL")
+        .expect("it prepares");
     let rows = stmt.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).expect("it runs");
-    rows.collect::<Result<_, _>>().expect("rows")
+    for row in rows {
+        let (table, column) = row.expect("a row");
+        out.entry(table).or_default().push(column);
+    }
+    out
 }
 
 fn told(site: &Site) -> BTreeMap<Row, Told> {

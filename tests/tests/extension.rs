@@ -12,6 +12,8 @@ mod automigrate;
 mod damage;
 #[path = "extension/exactness.rs"]
 mod exactness;
+#[path = "extension/fixtures.rs"]
+mod fixtures;
 #[path = "extension/fract.rs"]
 mod fract;
 #[path = "extension/hazards.rs"]
