@@ -1,5 +1,6 @@
 //! What the tests share: connections with the extension, seeded randomness, fuzz targets, waiting for a condition.
 
+pub mod disk;
 pub mod fuzz;
 pub mod ledger;
 pub mod random;
