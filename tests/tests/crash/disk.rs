@@ -240,9 +240,7 @@ impl Story {
         for n in 0..3 {
             let _ = transaction(&site.db, &step(&mut r, 100 + n, "after"));
         }
-        let before = site.changes();
         ledger::check(&site);
-        assert_eq!(site.changes(), before, "a sweep took what lives");
         meet(&site, &peer);
     }
 }

@@ -125,9 +125,7 @@ fn exchange(a: &Site, b: &Site) {
     assert_eq!(a.changes(), b.changes());
     assert_eq!(a.vector(), b.vector());
     for site in [a, b] {
-        let before = site.changes();
         ledger::check(site);
-        assert_eq!(site.changes(), before);
         assert_eq!(site.one::<String>("PRAGMA integrity_check"), "ok");
     }
 }
