@@ -198,11 +198,14 @@ impl Story {
             possible.retain(|taken| *self.expect(taken.clone()) == present);
         }
         drop(site);
-        let files = if fault == Fault::PowerCut {
+        let mut files = if fault == Fault::PowerCut {
             disk.after_power_cut(&mut Random::new(self.seed * 1_000_003 + n))
         } else {
             disk.files()
         };
+        if mortal {
+            files = stumble(&files, n % 12);
+        }
         self.recover(&files, &possible);
     }
 
@@ -245,6 +248,16 @@ impl Story {
     }
 }
 
+/// The first who opens the file after a crash meets a failure too, if there are so many operations.
+fn stumble(files: &Files, n: u64) -> Files {
+    let disk = Disk::new(files);
+    disk.fail(1 + n, Fault::Once);
+    if let Ok(db) = disk.open() {
+        let _ = db.query_row("SELECT count(*) FROM crsql_changes", [], |_| Ok(()));
+    }
+    disk.files()
+}
+
 fn connect(disk: &Disk, mode: Mode) -> Site {
     let site = Site { db: disk.open().expect("it opens") };
     for (name, value) in [("journal_mode", mode.journal), ("synchronous", mode.synchronous)] {
@@ -284,7 +297,7 @@ fn everywhere(mode: Mode, fault: Fault) {
     let seed = setting("STARLING_CRASH_SEED", 1);
     let mut story = Story::new(mode, seed);
     let operations = story.operations();
-    let points = setting("STARLING_CRASH_POINTS", 16).min(operations);
+    let points = setting("STARLING_CRASH_POINTS", 12).min(operations);
     println!("{mode:?} {fault:?}: {points} of {operations} operations");
     for i in 0..points {
         let n = 1 + i * operations / points;
