@@ -5,6 +5,7 @@
 //! what lives, and each commit's share of a sweep is in proportion to what it superseded itself. A log that is only added
 //! to is never swept.
 
+use crate::catalog::Table;
 use crate::journal::in_key_order;
 use crate::log::{flags, Record};
 use crate::session::Session;
@@ -149,7 +150,7 @@ impl Session {
                 None => Fate::Kept(logged.entry.kind),
                 Some(table) => {
                     let clock = self.get_clock(&table, key)?;
-                    fate(record, &logged.entry, &columns[logged.columns.clone()], clock.as_ref(), live)
+                    fate(record, &logged.entry, &columns[logged.columns.clone()], &table, clock.as_ref(), live)
                 }
             };
         }
@@ -214,8 +215,16 @@ impl Batch {
     }
 }
 
-/// What of an entry still lives; `clock` is its row's.
-fn fate(record: &Record, entry: &Entry, columns: &[u32], clock: Option<&RowClock>, live: &mut Vec<usize>) -> Fate {
+/// What of an entry still lives; `clock` is its row's. A clock goes on listing cells of columns that were dropped, which
+/// belong to nothing any more.
+fn fate(
+    record: &Record,
+    entry: &Entry,
+    columns: &[u32],
+    table: &Table,
+    clock: Option<&RowClock>,
+    live: &mut Vec<usize>,
+) -> Fate {
     match entry.kind {
         Kind::Base | Kind::Rebase if record.is_base(entry, clock) => Fate::Kept(entry.kind),
         // Another base has taken over, but the '-1' row is still this write's.
@@ -225,7 +234,8 @@ fn fate(record: &Record, entry: &Entry, columns: &[u32], clock: Option<&RowClock
             let start = live.len();
             for (position, (id, seq)) in columns.iter().zip(entry.seq..).enumerate() {
                 let cell = clock.filter(|c| c.is_alive()).and_then(|c| c.cell(*id));
-                if cell.is_some_and(|c| record.is_at(&c.stamp, seq)) {
+                let carries = cell.is_some_and(|c| record.is_at(&c.stamp, seq));
+                if carries && table.info.position(*id).is_some() {
                     live.push(position);
                 }
             }

@@ -1,6 +1,8 @@
 //! What the tests share: connections with the extension, seeded randomness, fuzz targets, waiting for a condition.
 
+pub mod disk;
 pub mod fuzz;
+pub mod ledger;
 pub mod random;
 pub mod site;
 #[cfg(test)]

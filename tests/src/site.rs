@@ -50,6 +50,16 @@ pub fn open_with(path: &Path, flags: rusqlite::OpenFlags) -> Result<Connection> 
     Connection::open_with_flags(path, flags)
 }
 
+/// As [`open`], through the VFS of this name.
+///
+/// # Errors
+/// SQLite's.
+pub fn open_on(path: &Path, vfs: &std::ffi::CStr) -> Result<Connection> {
+    register();
+    let _many = OPENING.read().unwrap_or_else(PoisonError::into_inner);
+    Connection::open_with_flags_and_vfs(path, rusqlite::OpenFlags::default(), vfs)
+}
+
 /// Opens a file as a program does that knows nothing of the extension.
 #[allow(unsafe_code)]
 pub fn plain(path: &Path) -> Connection {

@@ -3,6 +3,8 @@
 //!
 //! STARLING_CRASH_KILLS=n sets how often each writer is killed, STARLING_CRASH_SEED=n the first seed.
 
+#[path = "crash/disk.rs"]
+mod disk;
 #[path = "crash/full.rs"]
 mod full;
 #[path = "crash/kill.rs"]

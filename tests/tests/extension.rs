@@ -12,6 +12,8 @@ mod automigrate;
 mod damage;
 #[path = "extension/exactness.rs"]
 mod exactness;
+#[path = "extension/fixtures.rs"]
+mod fixtures;
 #[path = "extension/forks.rs"]
 mod forks;
 #[path = "extension/fract.rs"]
@@ -32,5 +34,7 @@ mod portable_laws;
 mod portable_merges;
 #[path = "extension/refusals.rs"]
 mod refusals;
+#[path = "extension/scopes.rs"]
+mod scopes;
 #[path = "extension/transparency.rs"]
 mod transparency;

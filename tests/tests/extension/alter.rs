@@ -284,3 +284,17 @@ fn in_a_rebuild_a_new_column_at_its_default_is_not_taken_for_one_that_went() {
     );
     assert_eq!(cells(&s, "cid = 'aa'"), ["'010901'|'aa'|'x'|1|1", "'010902'|'aa'|'z'|1|1"]);
 }
+
+#[test]
+fn what_was_written_to_a_column_that_is_gone_is_swept_from_the_log() {
+    let s = site();
+    s.exec("INSERT INTO t VALUES(1, 'x', 'y'), (2, 'z', 'w'); UPDATE t SET b = b || '!'; UPDATE t SET a = 'kept', b = 'gone' WHERE id = 2");
+    alter(&s, "ALTER TABLE t DROP COLUMN b");
+    s.exec("INSERT INTO t VALUES(3, 'newest')");
+    let (before, peer) = (s.changes(), Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT)")]));
+    assert_eq!(s.one::<i64>("SELECT starling_prune(1000)"), 3);
+    starling_tests::ledger::check(&s);
+    assert_eq!(s.changes(), before);
+    peer.pull(&s);
+    assert_eq!((peer.changes(), peer.vector()), (before, s.vector()));
+}

@@ -1,6 +1,7 @@
 //! I1 and I3 while the schema changes: every replica takes the same steps, each at its own time, between random writes and
 //! exchanges. Once all have taken them all, they are equal. STARLING_LAWS_SEED replays one seed.
 
+use starling_tests::ledger;
 use starling_tests::random::Random;
 use starling_tests::site::Site;
 
@@ -132,6 +133,7 @@ fn history(seed: u64) {
         assert_eq!(first.site.changes(), other.site.changes(), "changes differ");
         assert_eq!(first.site.vector(), other.site.vector(), "vectors differ");
     }
+    replicas.iter().for_each(|r| ledger::check(&r.site));
 }
 
 #[test]
