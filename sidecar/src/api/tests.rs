@@ -154,6 +154,8 @@ fn what_reaches_beyond_the_tables_is_refused() {
         "PRAGMA wal_checkpoint",
         "PRAGMA page_size = 512",
         "CREATE TEMP TABLE x(y)",
+        "CREATE TABLE temp.machines(id)",
+        "CREATE VIEW temp.machines AS SELECT 1 AS id",
         "SELECT starling_new_epoch()",
         "SELECT starling_extension_is_not_loaded__load_starling_so__format_1(0, 0, 1)",
         "SELECT starling_merge(x'00')",
