@@ -187,6 +187,11 @@ fn a_statement_cannot_take_all_memory() {
     let (status, message) = refused(&mut e, sql);
     assert_eq!(status, 400);
     assert!(message.contains("LIMIT"), "{message}");
+    for (columns, expected) in [(20, 400), (500, 500)] {
+        let columns = vec!["zeroblob(60000000)"; columns].join(", ");
+        let (status, message) = refused(&mut e, &format!("SELECT {columns}"));
+        assert_eq!(status, expected, "one row can be too much: {message}");
+    }
     assert!(start.elapsed() < STATEMENT_LIMIT, "{:?}", start.elapsed());
 }
 
