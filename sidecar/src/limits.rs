@@ -95,6 +95,8 @@ pub const STREAM_AFTER: u32 = 8;
 
 /// Body of an HTTP request.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// The body must be there within: whoever dawdles keeps one of [`MAX_REQUESTS`] from others.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Cells of an HTTP answer, as bytes in memory.
 pub const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
 /// SQLite's cap on a string, blob or row in HTTP statements.
