@@ -201,6 +201,30 @@ fn x8_s1_a_dot_that_was_used_twice_is_noticed_and_a_new_epoch_starts_afresh() {
 }
 
 #[test]
+fn x8_a_restored_site_takes_its_lost_commits_back_also_where_it_wrote_before_its_new_epoch() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backup = dir.path().join("backup.db");
+    let a = Site::file(&dir.path().join("a.db")).with(&[T]);
+    a.exec("INSERT INTO t VALUES('kept', 1, 1)");
+    a.exec(&format!("VACUUM INTO '{}'", backup.display()));
+    for id in ["twice", "lost", "lost too"] {
+        a.exec(&format!("INSERT INTO t VALUES('{id}', 1, 1)"));
+    }
+    let b = site();
+    b.pull(&a);
+    drop(a);
+    // Its number is that of 'twice', which must be noticed; what came after 'twice' was lost and nothing else.
+    let a = Site::file(&backup);
+    a.exec("INSERT INTO t VALUES('written in between', 1, 1)");
+    let lost = b.answer(&a.vector()).0;
+    assert!(a.merge(&lost[0].0).is_err(), "not before the new epoch");
+    a.one::<String>("SELECT starling_new_epoch()");
+    a.pull(&b);
+    assert_eq!(a.rows("SELECT id FROM t ORDER BY id"), ["'kept'", "'lost'", "'lost too'", "'written in between'"]);
+    assert!(b.answer(&a.vector()).0.is_empty(), "nothing is asked for again and again");
+}
+
+#[test]
 fn x9_nine_values_are_stored_under_the_versions_they_were_given() {
     let s = site();
     s.exec("BEGIN");
