@@ -180,7 +180,7 @@ impl Guard {
 fn denial(context: &AuthContext<'_>) -> Option<String> {
     // The capture triggers and views of the extension touch its tables in the name of whoever writes.
     let direct = context.accessor.is_none();
-    if context.database_name == Some("temp") && creates(&context.action) {
+    if direct && context.database_name == Some("temp") && changes(&context.action) {
         return Some(NOTHING_TEMPORARY.into());
     }
     match context.action {
@@ -218,14 +218,17 @@ fn denial(context: &AuthContext<'_>) -> Option<String> {
 }
 
 /// `CREATE TABLE temp.t` is not among the actions on temporary things, and would hide the table `t` from whoever comes next.
-const fn creates(action: &AuthAction<'_>) -> bool {
+/// A trigger `temp.x` shows only in the row that it adds to the schema.
+const fn changes(action: &AuthAction<'_>) -> bool {
     matches!(
         action,
         AuthAction::CreateTable { .. }
             | AuthAction::CreateIndex { .. }
             | AuthAction::CreateView { .. }
-            | AuthAction::CreateTrigger { .. }
             | AuthAction::CreateVtable { .. }
+            | AuthAction::Insert { .. }
+            | AuthAction::Update { .. }
+            | AuthAction::Delete { .. }
     )
 }
 

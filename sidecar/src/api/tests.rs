@@ -156,6 +156,7 @@ fn what_reaches_beyond_the_tables_is_refused() {
         "CREATE TEMP TABLE x(y)",
         "CREATE TABLE temp.machines(id)",
         "CREATE VIEW temp.machines AS SELECT 1 AS id",
+        "CREATE TRIGGER temp.x AFTER INSERT ON machines BEGIN DELETE FROM machines; END",
         "SELECT starling_new_epoch()",
         "SELECT starling_extension_is_not_loaded__load_starling_so__format_1(0, 0, 1)",
         "SELECT starling_merge(x'00')",
