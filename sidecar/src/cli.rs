@@ -125,9 +125,9 @@ fn checked(args: RunArgs) -> Result<RunConfig, Error> {
         cluster_key: args.cluster_key,
         listen: config::socket_addr("--listen", &args.listen)?,
         http: config::socket_addr("--http", &args.http)?,
-        join: args.join.iter().map(|join| config::seed("--join", join)).collect::<Result<_, _>>()?,
-        advertise: args.advertise.map(|addr| config::socket_addr("--advertise", &addr)).transpose()?,
-        http_hosts: args.http_host,
+        join: config::items(args.join).iter().map(|join| config::seed("--join", join)).collect::<Result<_, _>>()?,
+        advertise: args.advertise.map(|addr| config::dialled_addr("--advertise", &addr)).transpose()?,
+        http_hosts: config::items(args.http_host),
         http_token: args.http_token_file.map(|path| config::token(&path)).transpose()?,
     })
 }

@@ -40,6 +40,25 @@ pub fn socket_addr(flag: &str, text: &str) -> Result<SocketAddr, Error> {
         .ok_or_else(|| Error::Usage(format!("{flag} {text}: the name does not resolve to an address")))
 }
 
+/// The address of a `HOST:PORT` flag that others are told to dial: nobody can dial port 0.
+///
+/// # Errors
+/// Names the flag.
+pub fn dialled_addr(flag: &str, text: &str) -> Result<SocketAddr, Error> {
+    match socket_addr(flag, text)? {
+        addr if addr.port() == 0 => {
+            Err(Error::Usage(format!("{flag} {text}: port 0 cannot be dialled; give the real one")))
+        }
+        addr => Ok(addr),
+    }
+}
+
+/// The items of a list; a variable that is set to nothing gives one empty item, which means none.
+#[must_use]
+pub fn items(list: Vec<String>) -> Vec<String> {
+    list.into_iter().filter(|item| !item.is_empty()).collect()
+}
+
 /// Checks the form of a `HOST:PORT`; whether the name resolves is nobody's business before it is needed.
 ///
 /// # Errors
@@ -85,6 +104,12 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{wrong}");
             assert!(error.to_string().contains("--listen"));
         }
+        assert_eq!(dialled_addr("--advertise", "127.0.0.1:0").unwrap_err().exit_code(), 2);
+        assert!(
+            dialled_addr("--advertise", "0.0.0.0:8787").is_ok(),
+            "the address is the one that the connection comes from"
+        );
+        assert_eq!(items(vec![String::new(), "a:1".into()]), ["a:1"]);
         assert!(seed("--join", "not-there-yet.example:8787").is_ok(), "a seed may resolve later");
     }
 }

@@ -95,10 +95,15 @@ pub const STREAM_AFTER: u32 = 8;
 
 /// Body of an HTTP request.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// The body must be there within: whoever dawdles keeps one of [`MAX_REQUESTS`] from others.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Cells of an HTTP answer, as bytes in memory.
 pub const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
 /// SQLite's cap on a string, blob or row in HTTP statements.
 pub const MAX_SQL_VALUE: i32 = 64 * 1024 * 1024;
+/// What SQLite may take in this process, all connections together: a statement over HTTP that asks for more fails, as does a
+/// merge, which is tried again. The largest row that can travel needs less than half of it.
+pub const SQLITE_MEMORY: i64 = 2 * 1024 * 1024 * 1024;
 /// HTTP requests at once; more are answered 503.
 pub const MAX_REQUESTS: usize = 128;
 /// Connections for HTTP statements.

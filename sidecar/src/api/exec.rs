@@ -249,14 +249,16 @@ fn collect(statement: &mut Statement<'_>) -> Result<String, Stop> {
         json.push('[');
         for i in 0..columns {
             separate(&mut json, i);
-            push_value(&mut json, row.get_ref(i)?);
+            let value = row.get_ref(i)?;
+            // Value by value: one row may hold a thousand large ones.
+            if json.len() + least_length(value) > MAX_RESULT_BYTES {
+                let message = format!("the result is larger than {MAX_RESULT_BYTES} bytes; ask for less with LIMIT");
+                return Err(Stop::Refused(Refusal::new(StatusCode::BAD_REQUEST, message)));
+            }
+            push_value(&mut json, value);
         }
         json.push(']');
         n += 1;
-        if json.len() > MAX_RESULT_BYTES {
-            let message = format!("the result is larger than {MAX_RESULT_BYTES} bytes; ask for less with LIMIT");
-            return Err(Stop::Refused(Refusal::new(StatusCode::BAD_REQUEST, message)));
-        }
     }
     json.push(']');
     Ok(json)
@@ -265,6 +267,15 @@ fn collect(statement: &mut Statement<'_>) -> Result<String, Stop> {
 fn separate(json: &mut String, i: usize) {
     if i > 0 {
         json.push(',');
+    }
+}
+
+/// What a value takes as JSON at least.
+const fn least_length(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Text(text) => text.len(),
+        ValueRef::Blob(bytes) => 2 * bytes.len(),
+        ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Null => 1,
     }
 }
 

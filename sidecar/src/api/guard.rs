@@ -79,6 +79,8 @@ const ASKED_PRAGMAS: &[&str] = &["foreign_keys", "journal_mode", "recursive_trig
 /// Of the telling ones, those for which `= value` would change something.
 const SETTING_PRAGMAS: &[&str] = &["application_id", "encoding", "page_size", "schema_version"];
 
+const NOTHING_TEMPORARY: &str = "temporary tables, views and triggers; no connection is yours";
+
 /// The guard of one connection.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
@@ -178,6 +180,9 @@ impl Guard {
 fn denial(context: &AuthContext<'_>) -> Option<String> {
     // The capture triggers and views of the extension touch its tables in the name of whoever writes.
     let direct = context.accessor.is_none();
+    if direct && context.database_name == Some("temp") && changes(&context.action) {
+        return Some(NOTHING_TEMPORARY.into());
+    }
     match context.action {
         AuthAction::Attach { .. } => Some("ATTACH".into()),
         AuthAction::Detach { .. } => Some("DETACH".into()),
@@ -187,9 +192,7 @@ fn denial(context: &AuthContext<'_>) -> Option<String> {
         AuthAction::CreateTempTable { .. }
         | AuthAction::CreateTempIndex { .. }
         | AuthAction::CreateTempView { .. }
-        | AuthAction::CreateTempTrigger { .. } => {
-            Some("temporary tables, views and triggers; no connection is yours".into())
-        }
+        | AuthAction::CreateTempTrigger { .. } => Some(NOTHING_TEMPORARY.into()),
         AuthAction::Pragma { pragma_name, pragma_value } => pragma_denial(pragma_name, pragma_value),
         AuthAction::Function { function_name } => function_denial(function_name, direct),
         AuthAction::Insert { table_name }
@@ -212,6 +215,21 @@ fn denial(context: &AuthContext<'_>) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// `CREATE TABLE temp.t` is not among the actions on temporary things, and would hide the table `t` from whoever comes next.
+/// A trigger `temp.x` shows only in the row that it adds to the schema.
+const fn changes(action: &AuthAction<'_>) -> bool {
+    matches!(
+        action,
+        AuthAction::CreateTable { .. }
+            | AuthAction::CreateIndex { .. }
+            | AuthAction::CreateView { .. }
+            | AuthAction::CreateVtable { .. }
+            | AuthAction::Insert { .. }
+            | AuthAction::Update { .. }
+            | AuthAction::Delete { .. }
+    )
 }
 
 fn is_internal(name: &str) -> bool {

@@ -12,7 +12,7 @@ mod pool;
 pub use access::Access;
 pub use pool::{OpenConnection, Pool};
 
-use crate::limits::{MAX_BODY, MAX_REQUESTS};
+use crate::limits::{BODY_TIMEOUT, MAX_BODY, MAX_REQUESTS};
 use axum::body::{to_bytes, Body};
 use axum::extract::{Request, State};
 use axum::http::{header, HeaderValue, Method, StatusCode};
@@ -22,6 +22,7 @@ use exec::{Outcome, Refusal};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{watch, Semaphore};
 
@@ -31,6 +32,8 @@ struct Api {
     pool: Arc<Pool>,
     access: Access,
     requests: Semaphore,
+    /// A request's body must be there within.
+    patience: Duration,
 }
 
 /// Serves until `stop` says so, then finishes the requests under way.
@@ -41,9 +44,14 @@ pub async fn serve(
     listener: TcpListener,
     pool: Arc<Pool>,
     access: Access,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let api = Arc::new(Api { pool, access, requests: Semaphore::new(MAX_REQUESTS) });
+    let api = Api { pool, access, requests: Semaphore::new(MAX_REQUESTS), patience: BODY_TIMEOUT };
+    serve_api(listener, api, stop).await
+}
+
+async fn serve_api(listener: TcpListener, api: Api, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    let api = Arc::new(api);
     let router = Router::new().fallback(answer).with_state(api);
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;
@@ -98,10 +106,23 @@ async fn handle(api: &Api, request: Request) -> Result<Outcome, Refusal> {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "/sql takes POST only"));
     }
     content_type(request.headers().get(header::CONTENT_TYPE))?;
-    let body = to_bytes(request.into_body(), MAX_BODY).await.map_err(|e| body_refusal(&e))?;
-    let sql = String::from_utf8(body.into())
-        .map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, format!("the SQL is not UTF-8: {e}")))?;
+    let sql = read_sql(request.into_body(), api.patience).await?;
     api.pool.run(sql).await
+}
+
+async fn read_sql(body: Body, patience: Duration) -> Result<String, Refusal> {
+    let body = tokio::time::timeout(patience, to_bytes(body, MAX_BODY)).await;
+    let body = body.map_err(|_| {
+        let message = format!("the body was not there within {} s", patience.as_secs());
+        Refusal::new(StatusCode::REQUEST_TIMEOUT, message)
+    })?;
+    let sql = String::from_utf8(body.map_err(|e| body_refusal(&e))?.into())
+        .map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, format!("the SQL is not UTF-8: {e}")))?;
+    // SQLite takes it for the end of the text: what follows would be left out without a word.
+    if let Some(at) = sql.find('\0') {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the SQL holds a NUL character at position {at}")));
+    }
+    Ok(sql)
 }
 
 fn content_type(value: Option<&HeaderValue>) -> Result<(), Refusal> {

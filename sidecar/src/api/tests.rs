@@ -154,6 +154,9 @@ fn what_reaches_beyond_the_tables_is_refused() {
         "PRAGMA wal_checkpoint",
         "PRAGMA page_size = 512",
         "CREATE TEMP TABLE x(y)",
+        "CREATE TABLE temp.machines(id)",
+        "CREATE VIEW temp.machines AS SELECT 1 AS id",
+        "CREATE TRIGGER temp.x AFTER INSERT ON machines BEGIN DELETE FROM machines; END",
         "SELECT starling_new_epoch()",
         "SELECT starling_extension_is_not_loaded__load_starling_so__format_1(0, 0, 1)",
         "SELECT starling_merge(x'00')",
@@ -185,6 +188,11 @@ fn a_statement_cannot_take_all_memory() {
     let (status, message) = refused(&mut e, sql);
     assert_eq!(status, 400);
     assert!(message.contains("LIMIT"), "{message}");
+    for (columns, expected) in [(20, 400), (500, 500)] {
+        let columns = vec!["zeroblob(60000000)"; columns].join(", ");
+        let (status, message) = refused(&mut e, &format!("SELECT {columns}"));
+        assert_eq!(status, expected, "one row can be too much: {message}");
+    }
     assert!(start.elapsed() < STATEMENT_LIMIT, "{:?}", start.elapsed());
 }
 
@@ -205,7 +213,9 @@ async fn server() -> Server {
     let listener = TcpListener::from_std(bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(serve(listener, pool, Access::default(), stopped));
+    let requests = Semaphore::new(MAX_REQUESTS);
+    let api = Api { pool, access: Access::default(), requests, patience: Duration::from_secs(1) };
+    let served = tokio::spawn(serve_api(listener, api, stopped));
     Server { addr, _dir: dir, stop, served }
 }
 
@@ -238,6 +248,7 @@ async fn every_request_gets_an_answer_in_json() {
         ("POST /sql HTTP/1.1", b"SELECT 1", "415"),
         (post, b"SELEC 1", "400"),
         (post, b"SELECT '\xff'", "400"),
+        (post, b"INSERT INTO plain VALUES (1, 'x');\0 INSERT INTO plain VALUES (2, 'y')", "400"),
         (post, &large, "413"),
         ("GET /sql HTTP/1.1", b"", "405"),
         ("GET /v1/health HTTP/1.1", b"", "404"),
@@ -247,6 +258,30 @@ async fn every_request_gets_an_answer_in_json() {
         assert!(status.contains(expected), "{head}: {status}");
         assert!(json["error"].is_string(), "{json}");
     }
+    let _ = server.stop.send(true);
+    server.served.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_a_body_too_slowly_does_not_keep_others_out() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = server().await;
+    let head = "POST /sql HTTP/1.1\r\nContent-Type: application/sql";
+    let mut slow = Vec::new();
+    for _ in 0..MAX_REQUESTS {
+        let mut stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+        let begun = format!("{head}\r\nHost: {}\r\nContent-Length: 100\r\n\r\nSEL", server.addr);
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !ask(server.addr, head, b"SELECT 1").await.0.contains("200") {
+        assert!(Instant::now() < deadline, "the slow ones hold all requests that may be under way");
+    }
+    let mut answer = vec![0; 12];
+    slow[0].read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 408");
+    drop(slow);
     let _ = server.stop.send(true);
     server.served.await.unwrap().unwrap();
 }

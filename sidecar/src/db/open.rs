@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Between tries for the write lock, when rows wait for their versions.
 const DRAIN_BACKOFF: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(5));
+/// While a connection is opened, a lock that another program holds is waited for this long.
+const OPEN_BUSY: Duration = Duration::from_secs(5);
 /// How long it is tried.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -65,11 +67,13 @@ impl Opener {
     fn open_with(&self, role: Role, flags: OpenFlags) -> rusqlite::Result<Connection> {
         let conn = Connection::open_with_flags(self.db.path(), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         conn.set_prepared_statement_cache_capacity(32);
+        // The first statement reads the file, and meets the lock of whoever recovers the WAL or ends exclusive use just now.
+        conn.busy_timeout(OPEN_BUSY)?;
         match role {
             Role::Writer => {
-                conn.busy_timeout(Duration::ZERO)?;
                 conn.pragma_update(None, "synchronous", "NORMAL")?;
                 conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+                conn.busy_timeout(Duration::ZERO)?;
             }
             Role::Reader => {
                 conn.busy_timeout(Duration::from_secs(1))?;
@@ -96,7 +100,7 @@ impl Opener {
         let conn = self
             .open_with(Role::Writer, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
             .map_err(|e| failed(&e))?;
-        conn.busy_timeout(Duration::from_secs(5)).map_err(|e| failed(&e))?;
+        conn.busy_timeout(OPEN_BUSY).map_err(|e| failed(&e))?;
         let _: i64 = conn.query_row("PRAGMA schema_version", [], |r| r.get(0)).map_err(|e| failed(&e))?;
         if conn.is_readonly(MAIN_DB).map_err(|e| failed(&e))? {
             return Err(Error::database(self.db.path(), "can only be opened read-only by this user"));
@@ -311,6 +315,25 @@ mod tests {
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             assert!(last > 0);
+        });
+    }
+
+    #[test]
+    fn a_lock_held_for_a_moment_does_not_keep_the_node_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let opener = Opener::new(DbPath::resolve(&dir.path().join("x.db")).unwrap());
+        drop(opener.first_open().unwrap());
+        let app = Connection::open(opener.db().path()).unwrap();
+        app.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; CREATE TABLE t(a)").unwrap();
+        std::thread::scope(|scope| {
+            let opened = scope.spawn(|| opener.first_open().map(|_| ()).map_err(|e| e.to_string()));
+            let start = Instant::now();
+            while !opened.is_finished() && start.elapsed() < Duration::from_millis(200) {
+                std::thread::yield_now();
+            }
+            app.execute_batch("COMMIT").unwrap();
+            drop(app);
+            assert_eq!(opened.join().unwrap(), Ok(()));
         });
     }
 

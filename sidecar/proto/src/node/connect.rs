@@ -237,7 +237,9 @@ impl Node {
         if self.peers.contains_key(&to.site) {
             return self.push_datagram(to.site, bytes);
         }
-        self.dialer.want(to.addr, Some(to.site));
+        if !self.dial_member(to) {
+            return;
+        }
         if self.waiting.len() >= MAX_QUEUED_MEMBERS && !self.waiting.contains_key(&to.site) {
             self.waiting.pop_first();
         }
@@ -246,6 +248,18 @@ impl Node {
             queue.pop_front();
         }
         queue.push_back(bytes);
+    }
+
+    /// Asks for a connection to a member; `false` where that is of no use, because a connection that was dialled at its address
+    /// leads to another site. (Its database was exchanged, or its address given away. To dial all the same would replace that
+    /// connection by its like, again and again, until the member is taken for dead, and now and then for ten minutes more.)
+    pub(super) fn dial_member(&mut self, member: Ident) -> bool {
+        let elsewhere = |(site, peer): (&SiteId, &Peer)| *site != member.site && peer.dialed == Some(member.addr);
+        let useful = !self.peers.iter().any(elsewhere);
+        if useful {
+            self.dialer.want(member.addr, Some(member.site));
+        }
+        useful
     }
 
     fn push_datagram(&mut self, to: SiteId, bytes: Bytes) {

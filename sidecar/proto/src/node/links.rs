@@ -92,7 +92,7 @@ impl Node {
         down.sort_unstable();
         for _ in 0..count {
             if let Some(ident) = self.pick(&down) {
-                self.dialer.want(ident.addr, Some(ident.site));
+                self.dial_member(ident);
             }
         }
     }
@@ -135,7 +135,7 @@ impl Node {
             if self.is_ready(&ident.site) {
                 self.link(ident.site, true);
             } else {
-                self.dialer.want(ident.addr, Some(ident.site));
+                self.dial_member(ident);
             }
         }
     }
@@ -148,7 +148,7 @@ impl Node {
         } else if !self.peers.contains_key(&ident.site)
             && (self.config.site_id < ident.site || self.rng.random_ratio(1, 4))
         {
-            self.dialer.want(ident.addr, Some(ident.site));
+            self.dial_member(ident);
         }
     }
 

@@ -192,6 +192,21 @@ fn meeting_oneself_is_noticed_and_not_repeated() {
 }
 
 #[test]
+fn a_member_whose_address_leads_to_another_site_is_not_dialled_while_that_one_is_connected() {
+    let mut rig = Rig::new();
+    rig.ready(2);
+    rig.give(Input::PeerDown { peer: site(2), why: "its database was exchanged".into() });
+    rig.give(Input::PeerUp { peer: site(3), addr: addr(2), dialed: Some(addr(2)) });
+    rig.frame(3, &Frame::Hello(Hello { advertise: addr(2), ..hello(3) }));
+    let site_2 = site(2);
+    let dials =
+        |out: &[Output]| out.iter().filter(|o| matches!(o, Output::Dial { site, .. } if *site == Some(site_2))).count();
+    assert_eq!(dials(&rig.pass(60_000_000)), 0, "each dial would replace the connection that stands");
+    rig.give(Input::PeerDown { peer: site(3), why: "gone".into() });
+    assert!(rig.pass(60_000_000).iter().any(|o| matches!(o, Output::Dial { .. })));
+}
+
+#[test]
 fn a_late_incarnation_is_taken_when_the_cluster_remembers_a_later_one() {
     let mut rig = Rig::new();
     rig.ready(2);

@@ -400,16 +400,28 @@ impl Applier {
         self.wal.checkpointed.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Runs a statement of the extension in a transaction of its own.
-    pub fn call(&mut self, sql: &str, arguments: impl Params) -> Result<u64, String> {
-        self.begin().ok_or("the process stops")?;
-        let result = self.conn.prepare_cached(sql).and_then(|mut s| s.query_row(arguments, |r| r.get::<_, Value>(0)));
-        let result = result.and_then(|value| self.conn.execute_batch("COMMIT").map(|()| value));
-        if result.is_err() {
-            roll_back(&self.conn);
+    /// Runs a statement of the extension in a transaction of its own, and tries as long as merges do: a new epoch that is not
+    /// drawn because the disk is full means version numbers used twice, and tables would never be looked at again.
+    pub fn call(&mut self, sql: &str, arguments: impl Params + Clone) -> Result<u64, String> {
+        let mut backoff = STORE_BACKOFF.0;
+        loop {
+            self.begin().ok_or("the process stops")?;
+            let call = self.conn.prepare_cached(sql);
+            let result = call.and_then(|mut s| s.query_row(arguments.clone(), |r| r.get::<_, Value>(0)));
+            let result = result.and_then(|value| self.conn.execute_batch("COMMIT").map(|()| value));
+            if result.is_err() {
+                roll_back(&self.conn);
+            }
+            self.leave();
+            match result {
+                Ok(value) => {
+                    self.gauges.set_trouble(None);
+                    return Ok(count(&value));
+                }
+                Err(e) if is_transient(&e) && self.pause(&mut backoff, &e.to_string()) => self.reopen(),
+                Err(e) => return Err(e.to_string()),
+            }
         }
-        self.leave();
-        result.map(|value| count(&value)).map_err(|e| e.to_string())
     }
 
     fn tell(&self, event: StoreEvent) {

@@ -5,6 +5,7 @@ mod latency;
 mod local;
 mod portable;
 mod profile;
+mod scale;
 
 use serde_json::{json, Map, Value};
 use std::error::Error;
@@ -40,14 +41,22 @@ fn main() -> Result<(), Box<dyn Error>> {
             return profile::run(&so, what, kind);
         }
     }
-    let runs = std::env::var("STARLING_BENCH_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
-    let mut figures = portable::run(&so, runs)?;
-    // One part alone, for whoever works on it.
-    if std::env::var("STARLING_BENCH_ONLY").is_ok_and(|only| only == "portable") {
-        print(&figures);
-        return Ok(());
+    if let [command, kind] = arguments.as_slice() {
+        if command == "transaction" {
+            return scale::transaction(&so, kind);
+        }
     }
-    figures.splice(0..0, local::run(&so, runs)?);
+    let runs = std::env::var("STARLING_BENCH_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
+    // One part alone, for whoever works on it.
+    match std::env::var("STARLING_BENCH_ONLY").as_deref() {
+        Ok("portable") => return Ok(print(&portable::run(&so, runs)?)),
+        Ok("scale") => return Ok(print(&scale::run(&so, runs)?)),
+        Ok("local") => return Ok(print(&local::run(&so, runs)?)),
+        _ => {}
+    }
+    let mut figures = local::run(&so, runs)?;
+    figures.extend(portable::run(&so, runs)?);
+    figures.extend(scale::run(&so, runs)?);
     if bin.exists() {
         figures.extend(latency::run(&bin, &so)?);
     } else {

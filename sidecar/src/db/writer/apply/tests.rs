@@ -197,3 +197,20 @@ fn a_full_disk_loses_nothing() {
     assert_eq!(rig.outcomes(1), ["m1"]);
     assert_eq!(rig.stored("merged"), 1);
 }
+
+#[test]
+fn a_full_disk_delays_a_new_epoch_and_does_not_cancel_it() {
+    let rig = rig();
+    let conn = rig.opener.first_open().unwrap();
+    let pages: i64 = conn.query_row("PRAGMA page_count", [], |r| r.get(0)).unwrap();
+    let _: i64 = conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |r| r.get(0)).unwrap();
+    let (sender, _events) = mpsc::channel(64);
+    let (opener, gate, gauges) = (rig.opener.clone(), Arc::clone(&rig.gate), Arc::new(Gauges::default()));
+    let mut applier = Applier::new(conn, opener, gate, SQL, sender, Arc::clone(&gauges));
+    // The retry is on a fresh connection, as above.
+    let done = applier.call("INSERT INTO claimed(vector) VALUES (zeroblob(1048576)) RETURNING 7", []);
+    assert_eq!(done, Ok(7));
+    assert_eq!(rig.stored("claimed"), 1);
+    assert_eq!(*gauges.trouble.lock().unwrap(), None, "the trouble is over");
+    assert!(applier.call("SELECT no_such_function()", []).is_err(), "what can never work is not tried for ever");
+}
