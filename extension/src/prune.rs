@@ -8,9 +8,9 @@
 use crate::catalog::Table;
 use crate::journal::in_key_order;
 use crate::log::{flags, Record};
-use crate::session::Session;
+use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
-use starling_crdt::log_chunk::{ChunkWriter, Entry, Kind, CHUNK_TARGET};
+use starling_crdt::log_chunk::{ChunkReader, ChunkWriter, Entry, Kind, CHUNK_TARGET};
 use starling_crdt::row_clock::RowClock;
 use std::ops::Range;
 
@@ -26,6 +26,8 @@ const BATCH: usize = 128 * 1024;
 
 /// An entry; its key and columns lie in the batch.
 struct Logged {
+    /// The chunk of its record that it stands in.
+    chunk: u64,
     entry: Entry,
     key: Range<usize>,
     columns: Range<usize>,
@@ -43,7 +45,7 @@ enum Fate {
     Cells(Range<usize>),
 }
 
-/// Entries of one record.
+/// Entries of some chunks of one record.
 #[derive(Default)]
 struct Batch {
     entries: Vec<Logged>,
@@ -53,10 +55,18 @@ struct Batch {
     live: Vec<usize>,
 }
 
-/// A record's chunks, rewritten.
-struct Rewritten {
-    chunks: Vec<Vec<u8>>,
-    kept: u64,
+/// Where a sweep goes on: at this chunk of the record, 0 = at the record after it.
+#[derive(Clone, Copy, Default)]
+struct Position {
+    record: u64,
+    chunk: u64,
+}
+
+/// What a step of a sweep came to.
+struct Swept {
+    /// The chunk to go on with; `None` when the record is done.
+    next: Option<u64>,
+    seen: u64,
     dropped: u64,
 }
 
@@ -74,29 +84,46 @@ impl Session {
     /// many entries were dropped.
     pub fn prune(&self, budget: u64) -> Result<u64> {
         let newest = self.tail()?.db_version;
-        let mut at = self.int("SELECT coalesce((SELECT value FROM main.crsql_master WHERE key = 'sweep'), 0)")?.max(0);
+        let mut at = self.sweep_position()?;
         let (mut seen, mut dropped) = (0, 0);
         while seen < budget {
-            let Some(record) = self.record_after(at.cast_unsigned())?.filter(|r| r.db_version < newest) else {
-                at = 0;
+            let Some((record, first)) = self.next_to_sweep(at)?.filter(|(r, _)| r.db_version < newest) else {
+                at = Position::default();
                 break;
             };
-            at = record.db_version.cast_signed();
-            let rewritten = self.rewrite(&record)?;
-            seen += rewritten.kept + rewritten.dropped + 1;
-            if rewritten.dropped > 0 {
-                dropped += rewritten.dropped;
-                self.store_pruned(&record, &rewritten)?;
-            }
+            let swept = self.sweep(&record, first, budget - seen)?;
+            seen += swept.seen;
+            dropped += swept.dropped;
+            at = Position { record: record.db_version, chunk: swept.next.unwrap_or(0) };
         }
-        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('sweep', ?1)")?;
-        set.bind_int(1, at)?;
+        let mut set = self
+            .fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('sweep', ?1), ('sweep_chunk', ?2)")?;
+        set.bind_int(1, at.record.cast_signed())?;
+        set.bind_int(2, at.chunk.cast_signed())?;
         set.execute()?;
         drop(set);
-        if dropped > 0 || at == 0 {
-            self.count_dropped(newest, dropped, at == 0)?;
+        if dropped > 0 || at.record == 0 {
+            self.count_dropped(newest, dropped, at.record == 0)?;
         }
         Ok(dropped)
+    }
+
+    fn sweep_position(&self) -> Result<Position> {
+        let number = |n: i64| n.max(0).cast_unsigned();
+        let record = self.int("SELECT coalesce((SELECT value FROM main.crsql_master WHERE key = 'sweep'), 0)")?;
+        let chunk = self.int("SELECT coalesce((SELECT value FROM main.crsql_master WHERE key = 'sweep_chunk'), 0)")?;
+        Ok(Position { record: number(record), chunk: number(chunk) })
+    }
+
+    /// The record to go on with, and the chunk of it.
+    fn next_to_sweep(&self, at: Position) -> Result<Option<(Record, u64)>> {
+        if at.chunk > 0 {
+            let same = self.record_after(at.record - u64::from(at.record > 0))?;
+            if let Some(record) = same.filter(|r| r.db_version == at.record && r.chunks >= at.chunk) {
+                return Ok(Some((record, at.chunk)));
+            }
+        }
+        Ok(self.record_after(at.record)?.map(|record| (record, 0)))
     }
 
     /// Lowers the totals in the newest record; at the end of a whole sweep nothing is left to be dropped.
@@ -114,32 +141,30 @@ impl Session {
         Ok(())
     }
 
-    fn rewrite(&self, record: &Record) -> Result<Rewritten> {
-        let mut out = Rewritten { chunks: Vec::new(), kept: 0, dropped: 0 };
-        let mut writer = ChunkWriter::new();
+    /// Drops what is dead in the chunks of a record from `first` on, as many as the budget allows, and one at least.
+    fn sweep(&self, record: &Record, first: u64, budget: u64) -> Result<Swept> {
         let mut batch = Batch::default();
-        self.entries_of(record, &mut |record, entry, key, columns| {
-            batch.push(entry, key, columns);
-            if batch.entries.len() >= BATCH {
-                self.keep_batch(record, &mut batch, &mut writer, &mut out)?;
+        let mut n = first;
+        while n <= record.chunks && (n == first || batch.entries.len() < BATCH.min(budget as usize)) {
+            let chunk = record.chunk(self, n)?;
+            let mut reader = ChunkReader::new(&chunk).map_err(|e| corrupt("a log chunk", e))?;
+            while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
+                batch.push(n, &entry, reader.key(), reader.columns());
             }
-            Ok(true)
-        })?;
-        self.keep_batch(record, &mut batch, &mut writer, &mut out)?;
-        if !writer.is_empty() {
-            out.chunks.push(writer.take());
+            n += 1;
         }
-        Ok(out)
+        self.decide_fates(record, &mut batch)?;
+        let dropped = self.store_swept(record, &batch)?;
+        let done = n > record.chunks;
+        if done && record.chunks > 0 {
+            self.close_swept(record.db_version)?;
+        }
+        let seen = batch.entries.len() as u64 + (n - first);
+        Ok(Swept { next: (!done).then_some(n), seen, dropped })
     }
 
-    /// Copies what still lives of a batch of entries. Their clocks are looked up in key order, block by block.
-    fn keep_batch(
-        &self,
-        record: &Record,
-        batch: &mut Batch,
-        writer: &mut ChunkWriter,
-        out: &mut Rewritten,
-    ) -> Result<()> {
+    /// Looks the clocks up in key order, block by block.
+    fn decide_fates(&self, record: &Record, batch: &mut Batch) -> Result<()> {
         let Batch { entries, keys, columns, live } = batch;
         let named = |i: usize| entries.get(i).map_or((0, &[][..]), |e| (e.entry.table.id, &keys[e.key.clone()]));
         for i in in_key_order(0..entries.len(), named) {
@@ -154,59 +179,121 @@ impl Session {
                 }
             };
         }
-        for logged in batch.entries.drain(..) {
-            let key = &batch.keys[logged.key];
-            let columns = &batch.columns[logged.columns];
-            copy_live(&logged.entry, key, columns, &logged.fate, &batch.live, writer, out);
-            if writer.size() >= CHUNK_TARGET {
-                out.chunks.push(writer.take());
-            }
-        }
-        batch.keys.clear();
-        batch.columns.clear();
-        batch.live.clear();
         Ok(())
     }
 
-    fn store_pruned(&self, record: &Record, rewritten: &Rewritten) -> Result<()> {
-        let version = record.db_version.cast_signed();
-        {
-            let mut chunks = self.fixed("DELETE FROM main.crsql_log_chunk WHERE db_version = ?1")?;
-            chunks.bind_int(1, version)?;
-            chunks.execute()?;
+    /// Writes the chunks anew that lost something. Returns how many entries were dropped.
+    fn store_swept(&self, record: &Record, batch: &Batch) -> Result<u64> {
+        let (mut writer, mut total) = (ChunkWriter::new(), 0);
+        for of_chunk in batch.entries.chunk_by(|a, b| a.chunk == b.chunk) {
+            let mut dropped = 0;
+            for logged in of_chunk {
+                dropped += u64::from(copy_live(logged, batch, &mut writer));
+            }
+            let bytes = if writer.is_empty() { Vec::new() } else { writer.take() };
+            if let Some(chunk) = of_chunk.first().map(|l| l.chunk).filter(|_| dropped > 0) {
+                self.store_chunk(record, chunk, &bytes)?;
+            }
+            total += dropped;
         }
-        if rewritten.chunks.is_empty() {
-            // The token outlives its record: it tells a dot that is used twice.
-            self.keep_token(record.origin, record.version, record.token)?;
-            let mut drop = self.fixed("DELETE FROM main.crsql_log WHERE db_version = ?1")?;
-            drop.bind_int(1, version)?;
-            return drop.execute();
+        if total > 0 && record.flags & flags::WHOLE != 0 {
+            // What was dropped cannot be named any more: the record makes no changeset that may be claimed.
+            let mut set = self.fixed("UPDATE main.crsql_log SET flags = ?2 WHERE db_version = ?1")?;
+            set.bind_int(1, record.db_version.cast_signed())?;
+            set.bind_int(2, record.flags & !flags::WHOLE)?;
+            set.execute()?;
         }
-        let inline = rewritten.chunks.len() == 1;
-        for (n, chunk) in rewritten.chunks.iter().enumerate().filter(|_| !inline) {
+        Ok(total)
+    }
+
+    fn store_chunk(&self, record: &Record, chunk: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() && record.chunks == 0 {
+            return self.drop_record(record);
+        }
+        let mut set = match chunk {
+            0 => self.fixed("UPDATE main.crsql_log SET entries = ?3 WHERE db_version = ?1 AND ?2 = 0")?,
+            _ => self.fixed("UPDATE main.crsql_log_chunk SET entries = ?3 WHERE db_version = ?1 AND n = ?2 - 1")?,
+        };
+        set.bind_int(1, record.db_version.cast_signed())?;
+        set.bind_int(2, chunk.cast_signed())?;
+        set.bind_blob(3, bytes)?;
+        set.execute()
+    }
+
+    /// The record goes; its token outlives it, to tell a dot that is used twice.
+    fn drop_record(&self, record: &Record) -> Result<()> {
+        self.keep_token(record.origin, record.version, record.token)?;
+        self.drop_chunks(record.db_version)?;
+        let mut drop = self.fixed("DELETE FROM main.crsql_log WHERE db_version = ?1")?;
+        drop.bind_int(1, record.db_version.cast_signed())?;
+        drop.execute()
+    }
+
+    fn drop_chunks(&self, db_version: u64) -> Result<()> {
+        let mut chunks = self.fixed("DELETE FROM main.crsql_log_chunk WHERE db_version = ?1")?;
+        chunks.bind_int(1, db_version.cast_signed())?;
+        chunks.execute()
+    }
+
+    /// A record of many chunks was swept to its end: what is left of it moves together where half of the room is not used
+    /// any more.
+    fn close_swept(&self, db_version: u64) -> Result<()> {
+        let Some(record) = self.record_after(db_version - 1)?.filter(|r| r.db_version == db_version) else {
+            return Ok(());
+        };
+        let left = {
+            let mut sum =
+                self.fixed("SELECT coalesce(sum(length(entries)), 0) FROM main.crsql_log_chunk WHERE db_version = ?1")?;
+            sum.bind_int(1, db_version.cast_signed())?;
+            sum.step()?;
+            sum.column_int(0).max(0).cast_unsigned() + record.entries.len() as u64
+        };
+        if left == 0 {
+            return self.drop_record(&record);
+        }
+        if left > record.chunks * CHUNK_TARGET as u64 / 2 {
+            return Ok(());
+        }
+        let (mut chunks, mut writer) = (Vec::new(), ChunkWriter::new());
+        self.entries_of(&record, &mut |_, entry, key, columns| {
+            let columns = if entry.kind == Kind::Mask { columns } else { &[] };
+            writer.push(entry.kind, entry.table, key, entry.seq, columns);
+            if writer.size() >= CHUNK_TARGET {
+                chunks.push(writer.take());
+            }
+            Ok(true)
+        })?;
+        if !writer.is_empty() {
+            chunks.push(writer.take());
+        }
+        self.store_chunks(&record, &chunks)
+    }
+
+    fn store_chunks(&self, record: &Record, chunks: &[Vec<u8>]) -> Result<()> {
+        self.drop_chunks(record.db_version)?;
+        let inline = chunks.len() == 1;
+        for (n, chunk) in chunks.iter().enumerate().filter(|_| !inline) {
             let mut add = self.fixed("INSERT INTO main.crsql_log_chunk(db_version, n, entries) VALUES(?1, ?2, ?3)")?;
-            add.bind_int(1, version)?;
+            add.bind_int(1, record.db_version.cast_signed())?;
             add.bind_int(2, n as i64)?;
             add.bind_blob(3, chunk)?;
             add.execute()?;
         }
-        // What was dropped cannot be named any more: the record makes no changeset that may be claimed.
-        let mut set =
-            self.fixed("UPDATE main.crsql_log SET entries = ?2, chunks = ?3, flags = ?4 WHERE db_version = ?1")?;
-        set.bind_int(1, version)?;
-        set.bind_blob(2, rewritten.chunks.first().filter(|_| inline).map_or(&[][..], Vec::as_slice))?;
-        set.bind_int(3, if inline { 0 } else { rewritten.chunks.len() as i64 })?;
-        set.bind_int(4, record.flags & !flags::WHOLE)?;
+        let mut set = self.fixed("UPDATE main.crsql_log SET entries = ?2, chunks = ?3 WHERE db_version = ?1")?;
+        set.bind_int(1, record.db_version.cast_signed())?;
+        set.bind_blob(2, chunks.first().filter(|_| inline).map_or(&[][..], Vec::as_slice))?;
+        set.bind_int(3, if inline { 0 } else { chunks.len() as i64 })?;
         set.execute()
     }
 }
 
 impl Batch {
-    fn push(&mut self, entry: &Entry, key: &[u8], columns: &[u32]) {
+    fn push(&mut self, chunk: u64, entry: &Entry, key: &[u8], columns: &[u32]) {
         let (key_start, column_start) = (self.keys.len(), self.columns.len());
         self.keys.extend_from_slice(key);
         self.columns.extend_from_slice(columns);
         self.entries.push(Logged {
+            chunk,
             entry: *entry,
             key: key_start..self.keys.len(),
             columns: column_start..self.columns.len(),
@@ -245,35 +332,29 @@ fn fate(
     }
 }
 
-/// Copies what still lives of an entry.
-fn copy_live(
-    entry: &Entry,
-    key: &[u8],
-    columns: &[u32],
-    fate: &Fate,
-    live: &[usize],
-    writer: &mut ChunkWriter,
-    out: &mut Rewritten,
-) {
+/// Copies what still lives of an entry; whether something of it was dropped.
+fn copy_live(logged: &Logged, batch: &Batch, writer: &mut ChunkWriter) -> bool {
+    let Logged { entry, fate, .. } = logged;
+    let key = &batch.keys[logged.key.clone()];
+    let columns = &batch.columns[logged.columns.clone()];
     match fate {
-        Fate::Dropped => out.dropped += 1,
+        Fate::Dropped => true,
         Fate::Kept(kind) => {
             let columns = if *kind == Kind::Mask { columns } else { &[] };
             writer.push(*kind, entry.table, key, entry.seq, columns);
-            out.kept += 1;
+            false
         }
         Fate::Cells(range) if range.len() == columns.len() => {
             writer.push(Kind::Mask, entry.table, key, entry.seq, columns);
-            out.kept += 1;
+            false
         }
         Fate::Cells(range) => {
             // Each by itself: a mask's seqs run on, and there are holes now.
-            for position in live.get(range.clone()).unwrap_or_default() {
+            for position in batch.live.get(range.clone()).unwrap_or_default() {
                 let Some(column) = columns.get(*position) else { continue };
                 writer.push(Kind::Mask, entry.table, key, entry.seq + *position as u64, &[*column]);
-                out.kept += 1;
             }
-            out.dropped += 1;
+            true
         }
     }
 }

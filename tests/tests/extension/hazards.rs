@@ -1,5 +1,6 @@
 //! What SQLite, disks and programs do to a replica: one test for each hazard (E4, E5, E6, E11, S12, I2).
 
+use starling_tests::random::Random;
 use starling_tests::site::Site;
 
 const T: (&str, &str) = ("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)");
@@ -153,4 +154,36 @@ fn i2_the_log_stays_within_a_constant_factor_of_what_lives() {
     c.pull(&s);
     assert_eq!(c.changes(), s.changes());
     assert_eq!(c.vector(), s.vector());
+}
+
+#[test]
+fn records_of_many_chunks_are_swept_a_little_at_a_time_and_lose_only_what_is_dead() {
+    let mut r = Random::new(7);
+    let a = Site::memory().with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)")]);
+    let all = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)";
+    a.exec(&format!("{all} INSERT INTO t SELECT printf('%x %d', i * 2654435761 % 4294967291, i), i, i FROM n"));
+    a.exec("UPDATE t SET a = 0, b = 0");
+    let chunks = "SELECT count(*) FROM crsql_log_chunk";
+    assert!(a.one::<i64>(chunks) > 6, "the records have several chunks");
+    for step in 0..14 {
+        match r.below(3) {
+            0 => a.exec(&format!("UPDATE t SET a = {step} WHERE rowid % {} = 0", 1 + r.below(4))),
+            1 => a.exec(&format!("DELETE FROM t WHERE rowid % 50 = {}", r.below(50))),
+            _ => a.exec(&format!("UPDATE t SET b = {step} WHERE rowid > {}", r.below(1500))),
+        }
+        let before = a.changes();
+        a.one::<i64>(&format!("SELECT starling_prune({})", 1 + r.below(400)));
+        assert_eq!(a.changes(), before, "step {step}");
+        starling_tests::ledger::check(&a);
+    }
+    a.exec("UPDATE t SET a = 'x', b = 'x'");
+    a.one::<i64>("SELECT starling_prune(1000000)");
+    a.one::<i64>("SELECT starling_prune(1000000)");
+    starling_tests::ledger::check(&a);
+    let bytes = "SELECT sum(length(entries)) FROM (SELECT entries FROM crsql_log UNION ALL SELECT entries FROM crsql_log_chunk)";
+    assert!(a.one::<i64>(bytes) < 100_000, "{} bytes are left", a.one::<i64>(bytes));
+    let b = Site::memory().with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)")]);
+    b.pull(&a);
+    assert_eq!(a.changes(), b.changes());
+    assert_eq!(a.vector(), b.vector());
 }
