@@ -6,9 +6,10 @@
 use crate::catalog::Table;
 use crate::journal::{JournalTouch, Touches};
 use crate::log::LogWriter;
+use crate::outlived::{Gone, Outlived};
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Error, Result};
-use starling_crdt::local::{fold, recreates, tombstone, update_in_place, Before, Touch, TouchKind};
+use starling_crdt::local::{fold, masked, recreates, tombstone, update_in_place, Before, Touch, TouchKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
 use std::collections::btree_map::Entry;
@@ -30,6 +31,8 @@ struct Waiting {
 struct WaitingList {
     entries: Vec<Waiting>,
     columns: Vec<u32>,
+    /// What they supersede.
+    outlived: Outlived,
 }
 
 /// A key of the batch: its last touch, and its clock as it was before.
@@ -110,7 +113,7 @@ impl Session {
         let record = self.open_local()?;
         let dot = Stamp { origin: record.origin, version: record.header.dot.version, seq: 0, author: 0 };
         let mut writer = LogWriter::new(self, record);
-        let (mut wrote, mut superseded) = (false, 0);
+        let (mut wrote, mut superseded, mut gone) = (false, 0, Gone::default());
         if touches.all_single() && self.plain_inserts(touches, &mut tables)? {
             for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
                 let table = &touched(&tables, touch)?.table;
@@ -127,6 +130,7 @@ impl Session {
                 self.fold_in_passing(touches, &mut tables, dot, &mut waiting)?
             };
             waiting.entries.sort_unstable_by_key(|w| w.seq);
+            gone = self.drop_outlived(std::mem::take(&mut waiting.outlived), &record)?;
             writer.superseded(superseded);
             for entry in &waiting.entries {
                 let Some(touch) = touches.get(entry.touch) else { continue };
@@ -144,7 +148,10 @@ impl Session {
         if wrote {
             let record = writer.finish()?;
             self.tx_mut().local = Some(record);
-            self.prune_some(superseded)?;
+            if gone.entries > 0 {
+                self.count_dropped(record.db_version, gone.entries, gone.cells, false)?;
+            }
+            self.prune_some(superseded - gone.cells.min(superseded))?;
         }
         Ok(())
     }
@@ -283,6 +290,9 @@ impl Session {
         let kind = match touch.kind {
             TouchKind::Update { word, mask } => {
                 let mut clock = before.take().unwrap_or_else(|| table.pristine(key));
+                for column in masked(word, mask, &table.column_ids) {
+                    clock.cell(*column).iter().for_each(|cell| waiting.outlived.note(&cell.stamp));
+                }
                 update_in_place(&mut clock, (word, mask, touch.seq), &table.column_ids, dot, &mut waiting.columns);
                 // Cells that were listed before have a mask that is dead now.
                 dead = (listed + u64::from(mask.count_ones())).saturating_sub(clock.cells.len() as u64);
@@ -293,6 +303,7 @@ impl Session {
                 let cl = clock.map_or(1, |c| c.cl) + 1;
                 self.put_clock(table, key, &tombstone(cl, Stamp { seq: touch.seq, ..dot }))?;
                 dead = listed + 1;
+                before.iter().flat_map(|c| &c.cells).for_each(|cell| waiting.outlived.note(&cell.stamp));
                 Kind::Tombstone
             }
             TouchKind::Insert { .. } => return Ok(None),
@@ -326,6 +337,12 @@ impl Session {
             (Some(new), _) => self.put_clock(table, key, new)?,
             (None, Some(_)) => self.drop_clock(table, key)?,
             (None, None) => {}
+        }
+        for cell in clock.iter().flat_map(|c| &c.cells) {
+            let kept = outcome.clock.as_ref().and_then(|c| c.cell(cell.column)).is_some_and(|c| c.stamp == cell.stamp);
+            if !kept {
+                waiting.outlived.note(&cell.stamp);
+            }
         }
         let mut superseded = 0;
         for entry in outcome.entries {

@@ -34,6 +34,7 @@ mod merge;
 mod meta;
 mod names;
 mod no_rows;
+mod outlived;
 mod pending;
 mod pending_table;
 mod portable;

@@ -18,7 +18,7 @@ use std::ops::Range;
 const GARBAGE_MIN: u64 = 2048;
 /// Entries looked at per commit while a sweep is due, besides four for each that the commit superseded.
 const BUDGET: u64 = 256;
-/// Entries looked at in one commit at most.
+/// Entries looked at in one commit at most, while less than three quarters of the log are garbage.
 const BUDGET_MAX: u64 = 8_000;
 
 /// Entries whose clocks are looked up together, in key order: the more, the fewer blocks are read twice.
@@ -77,7 +77,10 @@ impl Session {
         if tail.garbage < GARBAGE_MIN || tail.garbage * 2 < tail.weight {
             return Ok(());
         }
-        self.prune((BUDGET + superseded.saturating_mul(4)).min(BUDGET_MAX)).map(|_| ())
+        let share = BUDGET + superseded.saturating_mul(4);
+        // Where bulk writes leave garbage faster than the cap lets it be swept, they must sweep what they leave.
+        let cap = if tail.garbage * 4 > tail.weight * 3 { superseded.saturating_mul(2) } else { 0 };
+        self.prune(share.min(cap.max(BUDGET_MAX))).map(|_| ())
     }
 
     /// Looks at about `budget` entries of the oldest records after the place where the last sweep stopped; returns how
@@ -103,7 +106,7 @@ impl Session {
         set.execute()?;
         drop(set);
         if dropped > 0 || at.record == 0 {
-            self.count_dropped(newest, dropped, at.record == 0)?;
+            self.count_dropped(newest, dropped, dropped, at.record == 0)?;
         }
         Ok(dropped)
     }
@@ -127,14 +130,15 @@ impl Session {
     }
 
     /// Lowers the totals in the newest record; at the end of a whole sweep nothing is left to be dropped.
-    fn count_dropped(&self, newest: u64, dropped: u64, whole: bool) -> Result<()> {
+    pub fn count_dropped(&self, newest: u64, entries: u64, garbage: u64, whole: bool) -> Result<()> {
         let mut set = self.fixed(
             "UPDATE main.crsql_log SET weight = max(weight - ?2, 0), \
-             garbage = CASE WHEN ?3 THEN 0 ELSE max(garbage - ?2, 0) END WHERE db_version = ?1",
+             garbage = CASE WHEN ?3 THEN 0 ELSE max(garbage - ?4, 0) END WHERE db_version = ?1",
         )?;
         set.bind_int(1, newest.cast_signed())?;
-        set.bind_int(2, dropped.cast_signed())?;
+        set.bind_int(2, entries.cast_signed())?;
         set.bind_int(3, i64::from(whole))?;
+        set.bind_int(4, garbage.cast_signed())?;
         set.execute()?;
         drop(set);
         self.tx_mut().forget_tail();
@@ -221,7 +225,7 @@ impl Session {
     }
 
     /// The record goes; its token outlives it, to tell a dot that is used twice.
-    fn drop_record(&self, record: &Record) -> Result<()> {
+    pub fn drop_record(&self, record: &Record) -> Result<()> {
         self.keep_token(record.origin, record.version, record.token)?;
         self.drop_chunks(record.db_version)?;
         let mut drop = self.fixed("DELETE FROM main.crsql_log WHERE db_version = ?1")?;

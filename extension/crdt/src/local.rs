@@ -123,6 +123,12 @@ pub fn update_in_place(
     }
 }
 
+/// The columns that a word of a mask names; `columns` are all, in order.
+pub fn masked(word: u16, mask: u64, columns: &[u32]) -> impl Iterator<Item = &u32> {
+    let at = move |bit: u32| (u32::from(word) * MASK_BITS + bit) as usize;
+    (0..MASK_BITS).filter(move |bit| mask >> bit & 1 == 1).filter_map(move |bit| columns.get(at(bit)))
+}
+
 /// The clock of a row that was deleted.
 #[must_use]
 pub const fn tombstone(cl: u64, life: Stamp) -> RowClock {
