@@ -76,8 +76,9 @@ const BUILD: &str = match option_env!("STARLING_BUILD_SHA") {
 /// Whether this very build is registered on the connection already.
 pub fn is_registered(db: Db) -> bool {
     let ask = || -> Result<bool> {
-        // Asked first, so that a first load leaves no "no such function" in the application's error log.
-        let mut known = db.prepare_transient("SELECT 1 FROM pragma_function_list WHERE name = 'starling_version'")?;
+        // Asked first, so that a first load leaves no "no such function" in the application's error log; by a table of ours,
+        // since to list all functions took a third of the time that opening a connection takes.
+        let mut known = db.prepare_transient("PRAGMA main.table_info(starling_changesets)")?;
         if !known.step()? {
             return Ok(false);
         }

@@ -48,11 +48,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let runs = std::env::var("STARLING_BENCH_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
     // One part alone, for whoever works on it.
-    match std::env::var("STARLING_BENCH_ONLY").as_deref() {
-        Ok("portable") => return Ok(print(&portable::run(&so, runs)?)),
-        Ok("scale") => return Ok(print(&scale::run(&so, runs)?)),
-        Ok("local") => return Ok(print(&local::run(&so, runs)?)),
-        _ => {}
+    let part = match std::env::var("STARLING_BENCH_ONLY").as_deref() {
+        Ok("portable") => Some(portable::run(&so, runs)?),
+        Ok("scale") => Some(scale::run(&so, runs)?),
+        Ok("local") => Some(local::run(&so, runs)?),
+        _ => None,
+    };
+    if let Some(figures) = part {
+        print(&figures);
+        return Ok(());
     }
     let mut figures = local::run(&so, runs)?;
     figures.extend(portable::run(&so, runs)?);
