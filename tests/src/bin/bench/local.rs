@@ -162,6 +162,16 @@ pub fn step_alone(dir: &Path, kind: Kind, so: &Path, what: &str) -> Result<f64> 
         return timed(|| insert_all(&db, &rows));
     }
     insert_all(&db, &rows)?;
+    if let ("merge" | "cells", Kind::Crr) = (what, kind) {
+        let (parts, mut cells) = (collect_changesets(&db)?, collect_changes(&db)?);
+        cells.truncate(cells.len() / 5);
+        let target = open(dir, "target.db", kind, so)?;
+        return if what == "merge" {
+            timed(|| merge_all(&target, &parts))
+        } else {
+            timed(|| merge_cells(&target, &cells))
+        };
+    }
     file_size(&db, dir, name)?;
     match what {
         // More of them, so that they outweigh the rows before.
@@ -172,7 +182,7 @@ pub fn step_alone(dir: &Path, kind: Kind, so: &Path, what: &str) -> Result<f64> 
             update_by_key(&db, &rows)?;
             timed(|| Ok(db.execute_batch("DELETE FROM m WHERE 1")?))
         }
-        other => Err(format!("profile: there is insert, singles, update, update_all and delete, not {other}").into()),
+        other => Err(format!("profile: there is insert, singles, update, update_all and delete, and for a CRR merge and cells, not {other}").into()),
     }
 }
 
