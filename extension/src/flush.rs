@@ -130,7 +130,10 @@ impl Session {
                 self.fold_in_passing(touches, &mut tables, dot, &mut waiting)?
             };
             waiting.entries.sort_unstable_by_key(|w| w.seq);
-            gone = self.drop_outlived(std::mem::take(&mut waiting.outlived), &record)?;
+            if !waiting.entries.is_empty() {
+                // The newest record may be among them: it may only go because this one takes its place.
+                gone = self.drop_outlived(std::mem::take(&mut waiting.outlived), &record)?;
+            }
             writer.superseded(superseded);
             for entry in &waiting.entries {
                 let Some(touch) = touches.get(entry.touch) else { continue };
