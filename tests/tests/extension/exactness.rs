@@ -450,3 +450,30 @@ fn s1_a_file_that_went_back_takes_its_lost_dots_and_goes_on_in_a_new_epoch() {
     assert_eq!(a.changes(), b.changes());
     assert_eq!(a.vector(), b.vector());
 }
+
+#[test]
+fn x9_two_writes_of_one_cell_at_one_seq_are_told_apart() {
+    let nine = |version: i64, cl: i64, cid: &str, site: &str| {
+        format!("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('k'), '{cid}', {version}, {version}, 1, x'{site}', {cl}, 0)")
+    };
+    let other = site();
+    for (what, statements) in [
+        ("two sites", vec![nine(1, 1, "a", "0a"), nine(2, 1, "a", "0b")]),
+        ("after a local write", vec!["INSERT INTO t VALUES('k', 1, 1)".to_string(), nine(9, 1, "a", "0a")]),
+        ("before a local write", vec![nine(1, 1, "a", "0a"), "UPDATE t SET a = 7".to_string()]),
+        (
+            "a delete and a new life",
+            vec![nine(1, 1, "a", "0a"), nine(2, 2, "-1", "0a"), nine(3, 3, "-1", "0b"), nine(3, 3, "a", "0b")],
+        ),
+    ] {
+        let s = site();
+        s.exec(&format!("BEGIN; {}; COMMIT", statements.join("; ")));
+        let cells = s.rows("SELECT pk, cid FROM crsql_changes");
+        let distinct: std::collections::BTreeSet<_> = cells.iter().collect();
+        assert_eq!(distinct.len(), cells.len(), "{what}: {cells:?}");
+        starling_tests::ledger::check(&s);
+        other.pull(&s);
+        s.pull(&other);
+        assert_eq!(s.changes(), other.changes(), "{what}");
+    }
+}
