@@ -81,8 +81,12 @@ impl Session {
     pub fn check_history(&self, origin: u32, header: &Header) -> Result<()> {
         let DotHeader { dot, token, prev, prev_token, .. } = header.dot;
         for (version, theirs) in [(dot.version, token), (prev, prev_token)] {
-            let ours = if theirs == 0 || version == 0 { 0 } else { self.token_of(origin, version)? };
-            if ours != 0 && ours != theirs && self.is_claimed(origin, version)? {
+            // Most dots that arrive are new: the cheap question first.
+            if theirs == 0 || version == 0 || !self.is_claimed(origin, version)? {
+                continue;
+            }
+            let ours = self.token_of(origin, version)?;
+            if ours != 0 && ours != theirs {
                 return Err(self.forked(origin, version));
             }
         }
@@ -100,9 +104,13 @@ impl Session {
         find.bind_int(1, i64::from(origin))?;
         find.bind_int(2, above.cast_signed())?;
         find.bind_int(3, below.cast_signed())?;
-        let version = if find.step()? { find.column_int(0).cast_unsigned() } else { return Ok(None) };
-        drop(find);
-        Ok(if self.is_claimed(origin, version)? { Some(version) } else { None })
+        while find.step()? {
+            let version = find.column_int(0).cast_unsigned();
+            if self.is_claimed(origin, version)? {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
     }
 
     /// What is said of a dot that is another transaction here.

@@ -361,10 +361,10 @@ fn new_epoch(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
         session.join_transaction()?;
         session.refresh()?;
         session.flush()?;
-        if lost.is_some_and(|lost| session.meta().is_ok_and(|meta| meta.epoch != lost)) {
-            return Ok(false);
+        match lost {
+            Some(lost) if lost != session.meta()?.epoch => Ok(false),
+            _ => session.new_epoch().map(|()| true),
         }
-        session.new_epoch().map(|()| true)
     })?;
     Ok(if drawn { ok() } else { Output::Null })
 }

@@ -79,6 +79,12 @@ impl Session {
         Ok(base)
     }
 
+    /// The record of a db_version.
+    pub fn record_at(&self, db_version: u64) -> Result<Option<Record>> {
+        let next = self.record_after(db_version.saturating_sub(1))?;
+        Ok(next.filter(|record| record.db_version == db_version))
+    }
+
     /// The first record above a db_version.
     pub fn record_after(&self, db_version: u64) -> Result<Option<Record>> {
         // The columns are those of RECORD_COLUMNS; a test holds the two together.

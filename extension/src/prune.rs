@@ -121,8 +121,7 @@ impl Session {
     /// The record to go on with, and the chunk of it.
     fn next_to_sweep(&self, at: Position) -> Result<Option<(Record, u64)>> {
         if at.chunk > 0 {
-            let same = self.record_after(at.record - u64::from(at.record > 0))?;
-            if let Some(record) = same.filter(|r| r.db_version == at.record && r.chunks >= at.chunk) {
+            if let Some(record) = self.record_at(at.record)?.filter(|r| r.chunks >= at.chunk) {
                 return Ok(Some((record, at.chunk)));
             }
         }
@@ -242,9 +241,7 @@ impl Session {
     /// A record of many chunks was swept to its end: what is left of it moves together where half of the room is not used
     /// any more.
     fn close_swept(&self, db_version: u64) -> Result<()> {
-        let Some(record) = self.record_after(db_version - 1)?.filter(|r| r.db_version == db_version) else {
-            return Ok(());
-        };
+        let Some(record) = self.record_at(db_version)? else { return Ok(()) };
         let left = {
             let mut sum =
                 self.fixed("SELECT coalesce(sum(length(entries)), 0) FROM main.crsql_log_chunk WHERE db_version = ?1")?;

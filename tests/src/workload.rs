@@ -58,6 +58,29 @@ pub fn transaction(db: &Connection, statements: &[String]) -> Result<()> {
     })
 }
 
+/// What another replica answers: the parts, and the vector to be claimed after them.
+pub type Answer = (Vec<(Vec<u8>, bool)>, Vec<u8>);
+
+/// Takes all of an answer in one transaction, as the sidecar does; what fails is rolled back.
+///
+/// # Errors
+/// SQLite's.
+pub fn merge_all(to: &Site, (parts, vector): &Answer) -> rusqlite::Result<()> {
+    let run = || -> rusqlite::Result<()> {
+        to.db.execute_batch("BEGIN IMMEDIATE")?;
+        for (part, _) in parts {
+            to.merge(part)?;
+        }
+        to.db.query_row("SELECT starling_claim(?1)", [vector], |_| Ok(()))?;
+        to.db.execute_batch("COMMIT")
+    };
+    run().inspect_err(|_| {
+        if !to.db.is_autocommit() {
+            let _ = to.db.execute_batch("ROLLBACK");
+        }
+    })
+}
+
 /// Everything that the tables hold, and the version.
 pub fn content(site: &Site) -> Vec<String> {
     let mut out = site.rows("SELECT crsql_db_version()");

@@ -8,11 +8,8 @@ use starling_tests::disk::{Disk, Fault, Files};
 use starling_tests::ledger;
 use starling_tests::random::Random;
 use starling_tests::site::{Change, Site};
-use starling_tests::workload::{check, content, meet, step, transaction, TABLES};
+use starling_tests::workload::{check, content, meet, merge_all, step, transaction, Answer, TABLES};
 use std::collections::HashMap;
-
-/// What a replica answered: the parts, and the vector to be claimed after them.
-type Answer = (Vec<(Vec<u8>, bool)>, Vec<u8>);
 
 /// One transaction of the history.
 enum Step {
@@ -271,25 +268,8 @@ fn connect(disk: &Disk, mode: Mode) -> Site {
 fn take(site: &Site, step: &Step) -> rusqlite::Result<()> {
     match step {
         Step::Write(statements) => transaction(&site.db, statements),
-        Step::Merge(answer) => merge(site, answer),
+        Step::Merge(answer) => merge_all(site, answer),
     }
-}
-
-/// Takes all of an answer, as the sidecar does.
-fn merge(to: &Site, (parts, vector): &Answer) -> rusqlite::Result<()> {
-    let run = || -> rusqlite::Result<()> {
-        to.db.execute_batch("BEGIN IMMEDIATE")?;
-        for (part, _) in parts {
-            to.merge(part)?;
-        }
-        to.db.query_row("SELECT starling_claim(?1)", [vector], |_| Ok(()))?;
-        to.db.execute_batch("COMMIT")
-    };
-    run().inspect_err(|_| {
-        if !to.db.is_autocommit() {
-            let _ = to.db.execute_batch("ROLLBACK");
-        }
-    })
 }
 
 /// Tries a kind of failure at points spread over the whole history.

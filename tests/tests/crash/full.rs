@@ -3,7 +3,7 @@
 use super::setting;
 use starling_tests::random::Random;
 use starling_tests::site::Site;
-use starling_tests::workload::{check, content, meet, step, transaction, TABLES};
+use starling_tests::workload::{check, content, meet, merge_all, step, transaction, TABLES};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -12,26 +12,6 @@ fn room(site: &Site, pages: Option<u64>) {
     let now: i64 = site.one("PRAGMA page_count");
     let limit = pages.map_or(1 << 30, |p| now.cast_unsigned() + p);
     site.one::<i64>(&format!("PRAGMA max_page_count = {limit}"));
-}
-
-/// What another replica answers: the parts, and the vector to be claimed after them.
-type Answer = (Vec<(Vec<u8>, bool)>, Vec<u8>);
-
-/// Takes all of an answer, as the sidecar does.
-fn merge_all(to: &Site, (parts, vector): &Answer) -> rusqlite::Result<()> {
-    let run = || -> rusqlite::Result<()> {
-        to.db.execute_batch("BEGIN IMMEDIATE")?;
-        for (part, _) in parts {
-            to.merge(part)?;
-        }
-        to.db.query_row("SELECT starling_claim(?1)", [vector], |_| Ok(()))?;
-        to.db.execute_batch("COMMIT")
-    };
-    run().inspect_err(|_| {
-        if !to.db.is_autocommit() {
-            let _ = to.db.execute_batch("ROLLBACK");
-        }
-    })
 }
 
 fn state(site: &Site) -> (Vec<String>, Vec<starling_tests::site::Change>, Vec<u8>) {
