@@ -4,7 +4,7 @@
 //! must leave `last_insert_rowid()` as it was.
 
 use crate::catalog::Table;
-use crate::journal::{JournalTouch, Touches};
+use crate::journal::{ByKey, Touches};
 use crate::log::LogWriter;
 use crate::outlived::{Gone, Outlived};
 use crate::session::{corrupt, Session};
@@ -35,9 +35,9 @@ struct WaitingList {
     outlived: Outlived,
 }
 
-/// A key of the batch: its last touch, and its clock as it was before.
-struct TouchedKey {
-    last: usize,
+/// A key of the batch: its touches, oldest first, and its clock as it was before.
+struct TouchedKey<'o> {
+    run: &'o [usize],
     clock: Option<RowClock>,
 }
 
@@ -114,9 +114,10 @@ impl Session {
         let dot = Stamp { origin: record.origin, version: record.header.dot.version, seq: 0, author: 0 };
         let mut writer = LogWriter::new(self, record);
         let (mut wrote, mut superseded, mut gone) = (false, 0, Gone::default());
-        if touches.all_single() && self.plain_inserts(touches, &mut tables)? {
+        let order = touches.by_key();
+        if order.all_single() && self.plain_inserts(touches, &mut tables)? {
             for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
-                let table = &touched(&tables, touch)?.table;
+                let table = &touched(&tables, touch.table)?.table;
                 writer.push(Kind::Base, table.info.log_ref(), touches.key(touch), touch.seq, &[])?;
                 wrote = true;
             }
@@ -124,10 +125,10 @@ impl Session {
             let mut waiting = WaitingList::default();
             waiting.entries.reserve(touches.len());
             superseded = if touches.any_insert() {
-                let keys = self.look_up(touches, &mut tables)?;
+                let keys = self.look_up(touches, &order, &mut tables)?;
                 self.fold_keys(touches, &tables, keys, dot, &mut waiting)?
             } else {
-                self.fold_in_passing(touches, &mut tables, dot, &mut waiting)?
+                self.fold_in_passing(touches, &order, &mut tables, dot, &mut waiting)?
             };
             waiting.entries.sort_unstable_by_key(|w| w.seq);
             if !waiting.entries.is_empty() {
@@ -137,7 +138,7 @@ impl Session {
             writer.superseded(superseded);
             for entry in &waiting.entries {
                 let Some(touch) = touches.get(entry.touch) else { continue };
-                let table = &touched(&tables, touch)?.table;
+                let table = &touched(&tables, touch.table)?.table;
                 writer.push(
                     entry.kind,
                     table.info.log_ref(),
@@ -164,7 +165,7 @@ impl Session {
         let mut plain = true;
         for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
             self.note_table(touch.table, tables)?;
-            let simple = matches!(touch.kind, TouchKind::Insert { replace: false, moved: false });
+            let simple = matches!(touch.kind(), TouchKind::Insert { replace: false, moved: false });
             let key = touches.key(touch);
             plain &= simple && tables.get(&touch.table).is_some_and(|t| !t.clocks && !t.table.looks_older(key));
         }
@@ -188,21 +189,24 @@ impl Session {
 
     /// The touched keys in key order, so that neighbours in the row clock table are read and written together, each with
     /// its clock. Makes room for the `'-1'` writes of rows that were re-created.
-    fn look_up(&self, touches: &mut Touches, tables: &mut BTreeMap<u32, Touched>) -> Result<Vec<TouchedKey>> {
-        let lasts = touches.keys_in_order();
-        let (mut keys, mut extra, mut chain) = (Vec::with_capacity(lasts.len()), Vec::new(), Vec::new());
-        for last in lasts {
-            let Some(touch) = touches.get(last) else { continue };
+    fn look_up<'o>(
+        &self,
+        touches: &mut Touches,
+        order: &'o ByKey,
+        tables: &mut BTreeMap<u32, Touched>,
+    ) -> Result<Vec<TouchedKey<'o>>> {
+        let (mut keys, mut extra) = (Vec::new(), Vec::new());
+        for run in order.runs() {
+            let Some(touch) = run.first().and_then(|i| touches.get(*i)) else { continue };
             self.note_table(touch.table, tables)?;
-            let touched = touched(tables, touch)?;
+            let touched = touched(tables, touch.table)?;
             let key = touches.key(touch);
             let clock = if touched.clocks { self.get_clock(&touched.table, key)? } else { None };
-            if clock.is_some() || !touches.all_single() {
-                touches.chain_indices(last, &mut chain);
-                let kinds: Vec<TouchKind> = chain.iter().filter_map(|i| touches.get(*i)).map(|t| t.kind).collect();
-                extra.extend((0..kinds.len()).filter(|i| recreates(clock.as_ref(), &kinds, *i)).map(|i| chain[i]));
+            if clock.is_some() || run.len() > 1 {
+                let kinds: Vec<TouchKind> = run.iter().filter_map(|i| touches.get(*i)).map(|t| t.kind()).collect();
+                extra.extend((0..kinds.len()).filter(|i| recreates(clock.as_ref(), &kinds, *i)).map(|i| run[i]));
             }
-            keys.push(TouchedKey { last, clock });
+            keys.push(TouchedKey { run, clock });
         }
         if !extra.is_empty() {
             let shift = touches.make_room(extra);
@@ -215,17 +219,18 @@ impl Session {
     fn fold_in_passing(
         &self,
         touches: &Touches,
+        order: &ByKey,
         tables: &mut BTreeMap<u32, Touched>,
         dot: Stamp,
         waiting: &mut WaitingList,
     ) -> Result<u64> {
-        let (mut chain, mut superseded) = (Vec::new(), 0);
-        for last in touches.keys_in_order() {
-            let Some(touch) = touches.get(last) else { continue };
+        let mut superseded = 0;
+        for run in order.runs() {
+            let Some(touch) = run.first().and_then(|i| touches.get(*i)) else { continue };
             self.note_table(touch.table, tables)?;
-            let touched = touched(tables, touch)?;
+            let touched = touched(tables, touch.table)?;
             let clock = if touched.clocks { self.get_clock(&touched.table, touches.key(touch))? } else { None };
-            superseded += self.fold_chain(&touched.table, touches, last, clock, dot, &mut chain, waiting)?;
+            superseded += self.fold_run(&touched.table, touches, run, clock, dot, waiting)?;
         }
         Ok(superseded)
     }
@@ -235,62 +240,57 @@ impl Session {
         &self,
         touches: &Touches,
         tables: &BTreeMap<u32, Touched>,
-        keys: Vec<TouchedKey>,
+        keys: Vec<TouchedKey<'_>>,
         dot: Stamp,
         waiting: &mut WaitingList,
     ) -> Result<u64> {
-        let (mut chain, mut superseded) = (Vec::new(), 0);
-        for TouchedKey { last, clock } in keys {
-            let Some(touch) = touches.get(last) else { continue };
-            let table = &touched(tables, touch)?.table;
-            superseded += self.fold_chain(table, touches, last, clock, dot, &mut chain, waiting)?;
+        let mut superseded = 0;
+        for TouchedKey { run, clock } in keys {
+            let Some(touch) = run.first().and_then(|i| touches.get(*i)) else { continue };
+            let table = &touched(tables, touch.table)?.table;
+            superseded += self.fold_run(table, touches, run, clock, dot, waiting)?;
         }
         Ok(superseded)
     }
 
     /// Folds the touches of one key.
-    #[allow(clippy::too_many_arguments)]
-    fn fold_chain(
+    fn fold_run(
         &self,
         table: &Table,
         touches: &Touches,
-        last: usize,
+        run: &[usize],
         clock: Option<RowClock>,
         dot: Stamp,
-        chain: &mut Vec<JournalTouch>,
         waiting: &mut WaitingList,
     ) -> Result<u64> {
-        touches.chain(last, chain);
-        let key = chain.first().map_or(&[][..], |touch| touches.key(touch));
         let mut clock = clock;
-        if let [only] = chain.as_slice() {
-            if let Some(dead) = self.fold_single(table, key, only, &mut clock, dot, last, waiting)? {
+        if let [only] = run {
+            if let Some(dead) = self.fold_single(table, touches, *only, &mut clock, dot, waiting)? {
                 return Ok(dead);
             }
         }
-        self.fold_key(table, key, chain, clock.as_ref(), dot, last, waiting)
+        self.fold_key(table, touches, run, clock.as_ref(), dot, waiting)
     }
 
     /// The short way for a key that was touched once, by an update or a delete of a row in plain sight.
-    #[allow(clippy::too_many_arguments)]
     fn fold_single(
         &self,
         table: &Table,
-        key: &[u8],
-        touch: &JournalTouch,
+        touches: &Touches,
+        only: usize,
         before: &mut Option<RowClock>,
         dot: Stamp,
-        last: usize,
         waiting: &mut WaitingList,
     ) -> Result<Option<u64>> {
-        let clock = before.as_ref();
+        let Some(touch) = touches.get(only) else { return Ok(None) };
+        let (key, clock) = (touches.key(touch), before.as_ref());
         if clock.is_some_and(|c| !c.is_alive() || !c.based || c.base_version == 0) {
             return Ok(None);
         }
         let listed = clock.map_or(0, |c| c.cells.len() as u64);
         let dead;
         let start = waiting.columns.len();
-        let kind = match touch.kind {
+        let kind = match touch.kind() {
             TouchKind::Update { word, mask } => {
                 let mut clock = before.take().unwrap_or_else(|| table.pristine(key));
                 for column in masked(word, mask, &table.column_ids) {
@@ -312,22 +312,23 @@ impl Session {
             TouchKind::Insert { .. } => return Ok(None),
         };
         let columns = start..waiting.columns.len();
-        waiting.entries.push(Waiting { seq: touch.seq, kind, touch: last, columns });
+        waiting.entries.push(Waiting { seq: touch.seq, kind, touch: only, columns });
         Ok(Some(dead))
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn fold_key(
         &self,
         table: &Table,
-        key: &[u8],
-        chain: &[JournalTouch],
+        touches: &Touches,
+        run: &[usize],
         clock: Option<&RowClock>,
         dot: Stamp,
-        last: usize,
         waiting: &mut WaitingList,
     ) -> Result<u64> {
-        let touches: Vec<Touch> = chain.iter().map(|t| Touch { kind: t.kind, seq: t.seq }).collect();
+        let Some((first, touch)) = run.first().and_then(|i| Some((*i, touches.get(*i)?))) else { return Ok(0) };
+        let key = touches.key(touch);
+        let touches: Vec<Touch> =
+            run.iter().filter_map(|i| touches.get(*i)).map(|t| Touch { kind: t.kind(), seq: t.seq }).collect();
         let hidden = clock.is_some_and(|c| c.is_alive() && !crate::apply::is_visible(table, c));
         let exists = self.exists_at_end(table, key, &touches)?;
         let (pristine, generation) = (table.pristine(key), table.noted_generation(key));
@@ -353,7 +354,7 @@ impl Session {
             let start = waiting.columns.len();
             waiting.columns.extend_from_slice(&entry.columns);
             let columns = start..waiting.columns.len();
-            waiting.entries.push(Waiting { seq: entry.seq, kind: entry.kind, touch: last, columns });
+            waiting.entries.push(Waiting { seq: entry.seq, kind: entry.kind, touch: first, columns });
         }
         Ok(superseded)
     }
@@ -380,6 +381,6 @@ impl Session {
     }
 }
 
-fn touched<'t>(tables: &'t BTreeMap<u32, Touched>, touch: &JournalTouch) -> Result<&'t Touched> {
-    tables.get(&touch.table).ok_or_else(|| corrupt("crsql_table", format!("table {} is not listed", touch.table)))
+fn touched(tables: &BTreeMap<u32, Touched>, table: u32) -> Result<&Touched> {
+    tables.get(&table).ok_or_else(|| corrupt("crsql_table", format!("table {table} is not listed")))
 }

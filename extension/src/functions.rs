@@ -418,8 +418,8 @@ fn drain(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     Ok(Output::Integer(i64::from(drained)))
 }
 
-/// What the triggers of updates and deletes call. (Those of inserts write to the table of the same name, which is told
-/// the statement's conflict policy.)
+/// What the triggers of updates and deletes called in files that earlier builds made; those of today read from the table
+/// of the same name.
 fn touch(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     session.touched(args)?;
     Ok(Output::Null)

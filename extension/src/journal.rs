@@ -19,22 +19,46 @@ pub struct JournalTouch {
     pub table: u32,
     key_start: u32,
     key_len: u32,
-    /// The touch of the same key before this one, as index + 1; 0 = none.
-    prev: u32,
-    /// What happened.
-    pub kind: TouchKind,
+    kind: PackedKind,
     /// seq of its first write.
     pub seq: u64,
 }
 
-/// Touches that are to be flushed, with an index by key.
+impl JournalTouch {
+    /// What happened.
+    pub fn kind(&self) -> TouchKind {
+        self.kind.unpack()
+    }
+}
+
+/// A touch's kind in four bytes, so that a large transaction's journal stays small: three bits that say what happened, 13 of
+/// the word, 16 of the mask.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct PackedKind(u32);
+
+impl PackedKind {
+    fn pack(kind: TouchKind) -> Self {
+        Self(match kind {
+            TouchKind::Delete => 0,
+            TouchKind::Insert { replace, moved } => 1 + u32::from(replace) + 2 * u32::from(moved),
+            TouchKind::Update { word, mask } => 5 | (u32::from(word) & 0x1fff) << 3 | (mask as u32 & 0xffff) << 16,
+        })
+    }
+
+    fn unpack(self) -> TouchKind {
+        match self.0 & 7 {
+            0 => TouchKind::Delete,
+            5 => TouchKind::Update { word: (self.0 >> 3 & 0x1fff) as u16, mask: u64::from(self.0 >> 16) },
+            insert => TouchKind::Insert { replace: insert - 1 & 1 != 0, moved: insert - 1 & 2 != 0 },
+        }
+    }
+}
+
+/// Touches that are to be flushed, in the order in which they came.
 #[derive(Clone, Debug, Default)]
 pub struct Touches {
     touches: Vec<JournalTouch>,
     arena: Vec<u8>,
-    /// Open addressing, linear probing; each slot is the index + 1 of the last touch of a key.
-    slots: Vec<u32>,
-    keys: usize,
 }
 
 /// What a savepoint remembers.
@@ -58,10 +82,23 @@ pub struct Journal {
     marks: Vec<Mark>,
 }
 
-/// Sorts items by table and key, which `named` tells. Most keys are told apart by their first bytes, which the sort has at
-/// hand.
-pub fn in_key_order<'k>(items: impl Iterator<Item = usize>, named: impl Fn(usize) -> (u32, &'k [u8])) -> Vec<usize> {
+/// Sorts items by table, key and number, which `named` tells. Most keys are told apart by the first bytes that not all of
+/// them share, which the sort has at hand.
+pub fn in_key_order<'k>(
+    items: impl Iterator<Item = usize> + Clone,
+    named: impl Fn(usize) -> (u32, &'k [u8]),
+) -> Vec<usize> {
+    sorted(items, named).into_iter().map(|(_, _, i)| i).collect()
+}
+
+/// The same, each item with its table and the eight bytes of its key that were looked at first.
+fn sorted<'k>(
+    items: impl Iterator<Item = usize> + Clone,
+    named: impl Fn(usize) -> (u32, &'k [u8]),
+) -> Vec<(u32, u64, usize)> {
+    let shared = shared_prefix(items.clone().map(|i| named(i).1));
     let head = |key: &[u8]| {
+        let key = key.get(shared..).unwrap_or_default();
         let mut word = [0u8; 8];
         let n = key.len().min(8);
         word[..n].copy_from_slice(&key[..n]);
@@ -72,8 +109,46 @@ pub fn in_key_order<'k>(items: impl Iterator<Item = usize>, named: impl Fn(usize
         (table, head(key), i)
     };
     let mut order: Vec<(u32, u64, usize)> = items.map(with_head).collect();
-    order.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| named(a.2).1.cmp(named(b.2).1)));
-    order.into_iter().map(|(_, _, i)| i).collect()
+    order.sort_unstable_by(|a, b| {
+        (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| named(a.2).1.cmp(named(b.2).1)).then(a.2.cmp(&b.2))
+    });
+    order
+}
+
+/// Touches by key.
+#[derive(Default)]
+pub struct ByKey {
+    order: Vec<usize>,
+    /// Where each key's touches end in `order`.
+    ends: Vec<usize>,
+}
+
+impl ByKey {
+    /// For each key, in the order of tables and keys, the indices of its touches in the order in which they came.
+    pub fn runs(&self) -> impl Iterator<Item = &[usize]> {
+        let start_of = |i: usize| i.checked_sub(1).and_then(|i| self.ends.get(i)).copied().unwrap_or(0);
+        self.ends.iter().enumerate().map(move |(i, end)| self.order.get(start_of(i)..*end).unwrap_or_default())
+    }
+
+    /// Whether every key was touched once.
+    pub fn all_single(&self) -> bool {
+        self.ends.len() == self.order.len()
+    }
+}
+
+/// How many bytes all keys begin with.
+fn shared_prefix<'k>(mut keys: impl Iterator<Item = &'k [u8]>) -> usize {
+    let mut shared = keys.next().unwrap_or_default();
+    for key in keys {
+        if !key.starts_with(shared) {
+            let common = shared.iter().zip(key).take_while(|(a, b)| a == b).count();
+            shared = shared.get(..common).unwrap_or_default();
+        }
+        if shared.is_empty() {
+            break;
+        }
+    }
+    shared.len()
 }
 
 impl Touches {
@@ -87,11 +162,6 @@ impl Touches {
         self.touches.is_empty()
     }
 
-    /// Whether every key was touched once.
-    pub fn all_single(&self) -> bool {
-        self.keys == self.touches.len()
-    }
-
     /// A touch.
     pub fn get(&self, i: usize) -> Option<&JournalTouch> {
         self.touches.get(i)
@@ -103,39 +173,28 @@ impl Touches {
         self.arena.get(start..start + touch.key_len as usize).unwrap_or_default()
     }
 
-    /// Indices of the last touch of each key.
-    fn last_of_each_key(&self) -> impl Iterator<Item = usize> + '_ {
-        self.slots.iter().filter(|s| **s != 0).map(|s| *s as usize - 1)
+    /// Table and key of a touch.
+    fn named(&self, i: usize) -> (u32, &[u8]) {
+        self.touches.get(i).map_or((0, &[][..]), |t| (t.table, self.key(t)))
     }
 
-    /// The same in the order of tables and keys.
-    pub fn keys_in_order(&self) -> Vec<usize> {
-        let named = |i: usize| self.touches.get(i).map_or((0, &[][..]), |t| (t.table, self.key(t)));
-        in_key_order(self.last_of_each_key(), named)
+    /// The touches by key.
+    pub fn by_key(&self) -> ByKey {
+        let sorted = sorted(0..self.touches.len(), |i| self.named(i));
+        let mut by_key = ByKey { order: Vec::with_capacity(sorted.len()), ends: Vec::with_capacity(sorted.len()) };
+        let same = |a: &(u32, u64, usize), b: &(u32, u64, usize)| {
+            (a.0, a.1) == (b.0, b.1) && self.named(a.2) == self.named(b.2)
+        };
+        for run in sorted.chunk_by(same) {
+            by_key.order.extend(run.iter().map(|(_, _, i)| *i));
+            by_key.ends.push(by_key.order.len());
+        }
+        by_key
     }
 
     /// Whether a row was inserted.
     pub fn any_insert(&self) -> bool {
-        self.touches.iter().any(|t| matches!(t.kind, TouchKind::Insert { .. }))
-    }
-
-    /// The touches of one key from its last one, in the order in which they came.
-    pub fn chain(&self, last: usize, out: &mut Vec<JournalTouch>) {
-        out.clear();
-        out.extend(self.walk(last).filter_map(|i| self.touches.get(i)));
-        out.reverse();
-    }
-
-    /// Their indices, likewise.
-    pub fn chain_indices(&self, last: usize, out: &mut Vec<usize>) {
-        out.clear();
-        out.extend(self.walk(last));
-        out.reverse();
-    }
-
-    /// Indices from a key's last touch back to its first.
-    fn walk(&self, last: usize) -> impl Iterator<Item = usize> + '_ {
-        std::iter::successors(Some(last), |i| (self.touches.get(*i)?.prev as usize).checked_sub(1))
+        self.touches.iter().any(|t| matches!(t.kind(), TouchKind::Insert { .. }))
     }
 
     /// Inserts that turned out to re-create a row take one more seq: everything after them moves up. `extra` holds their
@@ -154,101 +213,18 @@ impl Touches {
         shift
     }
 
-    fn hash(table: u32, key: &[u8]) -> u64 {
-        // FxHash's step (as in rustc): a multiply and a rotate per word; keys are the application's own, not hostile.
-        const K: u64 = 0x517c_c1b7_2722_0a95;
-        let mut h = u64::from(table).wrapping_mul(K);
-        let mut chunks = key.chunks_exact(8);
-        for chunk in &mut chunks {
-            let mut word = [0u8; 8];
-            word.copy_from_slice(chunk);
-            h = (h.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(K);
-        }
-        for b in chunks.remainder() {
-            h = (h.rotate_left(5) ^ u64::from(*b)).wrapping_mul(K);
-        }
-        h ^ (h >> 29)
-    }
-
-    /// The slot of a key: occupied by its last touch, or free.
-    fn slot(&self, table: u32, key: &[u8]) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut i = Self::hash(table, key) as usize & mask;
-        loop {
-            match self.slots[i].checked_sub(1).and_then(|t| self.touches.get(t as usize)) {
-                None => return i,
-                Some(t) if t.table == table && self.key(t) == key => return i,
-                Some(_) => i = (i + 1) & mask,
-            }
-        }
-    }
-
-    fn grow(&mut self) {
-        let size = (self.slots.len() * 2).max(64);
-        self.slots.clear();
-        self.slots.resize(size, 0);
-        self.keys = 0;
-        for i in 0..self.touches.len() {
-            let touch = self.touches[i];
-            let start = touch.key_start as usize;
-            let slot = {
-                let key = &self.arena[start..start + touch.key_len as usize];
-                self.slot(touch.table, key)
-            };
-            self.keys += usize::from(self.slots[slot] == 0);
-            self.slots[slot] = i as u32 + 1;
-        }
-    }
-
     /// Adds a touch whose key is written by `put_key`.
     fn push(&mut self, table: u32, kind: TouchKind, seq: u64, put_key: impl FnOnce(&mut Vec<u8>)) {
-        if self.touches.len() * 2 >= self.slots.len() {
-            self.grow();
-        }
         let start = self.arena.len();
         put_key(&mut self.arena);
-        let slot = self.slot(table, &self.arena[start..]);
-        let prev = self.slots[slot];
-        let key_len = (self.arena.len() - start) as u32;
-        let mut key_start = start as u32;
-        if let Some(before) = (prev as usize).checked_sub(1).and_then(|i| self.touches.get(i)) {
-            key_start = before.key_start;
-            self.arena.truncate(start);
-        }
-        self.keys += usize::from(prev == 0);
-        self.touches.push(JournalTouch { table, key_start, key_len, prev, kind, seq });
-        self.slots[slot] = self.touches.len() as u32;
+        let (key_start, key_len) = (start as u32, (self.arena.len() - start) as u32);
+        self.touches.push(JournalTouch { table, key_start, key_len, kind: PackedKind::pack(kind), seq });
     }
 
     fn truncate(&mut self, len: usize) {
-        while self.touches.len() > len {
-            let Some(last) = self.touches.last().copied() else { return };
-            let slot = self.slot(last.table, self.key(&last));
-            self.slots[slot] = last.prev;
-            self.touches.pop();
-            if last.prev == 0 {
-                self.keys -= 1;
-                self.arena.truncate(last.key_start as usize);
-                self.close_gap(slot);
-            }
-        }
-    }
-
-    /// Linear probing without tombstones: entries after a freed slot move up where their probe would stop there.
-    /// (Knuth, TAOCP 3, 6.4, algorithm R.)
-    fn close_gap(&mut self, mut gap: usize) {
-        let mask = self.slots.len() - 1;
-        let mut i = gap;
-        loop {
-            i = (i + 1) & mask;
-            let Some(touch) = self.slots[i].checked_sub(1).and_then(|t| self.touches.get(t as usize)) else { return };
-            let home = Self::hash(touch.table, self.key(touch)) as usize & mask;
-            let reaches = if gap <= i { home <= gap || home > i } else { home <= gap && home > i };
-            if reaches {
-                self.slots[gap] = self.slots[i];
-                self.slots[i] = 0;
-                gap = i;
-            }
+        if let Some(first) = self.touches.get(len) {
+            self.arena.truncate(first.key_start as usize);
+            self.touches.truncate(len);
         }
     }
 }
@@ -364,8 +340,6 @@ impl Journal {
         } else {
             self.now.touches.clear();
             self.now.arena.clear();
-            self.now.slots.fill(0);
-            self.now.keys = 0;
         }
     }
 }
@@ -386,24 +360,36 @@ mod tests {
         journal.now.touches.iter().map(|t| (t.table, journal.now.key(t)[0], t.seq)).collect()
     }
 
-    fn check_index(journal: &Journal) {
-        let mut keys: Vec<(u32, u8)> = journal.now.touches.iter().map(|t| (t.table, journal.now.key(t)[0])).collect();
-        let order = keys.clone();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut lasts: Vec<usize> = journal.now.last_of_each_key().collect();
-        lasts.sort_unstable();
-        let by_key = journal.now.keys_in_order();
-        assert!(by_key.windows(2).all(|w| order[w[0]] < order[w[1]]) && by_key.len() == lasts.len());
-        let mut expected: Vec<usize> = keys.iter().filter_map(|k| order.iter().rposition(|o| o == k)).collect();
-        expected.sort_unstable();
-        assert_eq!(lasts, expected);
-        for last in lasts {
-            let mut chain = Vec::new();
-            journal.now.chain(last, &mut chain);
-            let key = order[last];
-            assert_eq!(chain.len(), order.iter().filter(|o| **o == key).count());
+    fn check_order(journal: &Journal) {
+        let all = open_touches(journal);
+        let by_key = journal.now.by_key();
+        let runs: Vec<&[usize]> = by_key.runs().collect();
+        let keys: Vec<(u32, u8, u64)> = runs.concat().iter().map(|i| all[*i]).collect();
+        assert!(keys.is_sorted() && keys.len() == all.len());
+        assert_eq!(by_key.all_single(), runs.len() == all.len());
+        let of_run = |run: &&[usize]| (all[run[0]].0, all[run[0]].1);
+        assert!(runs.windows(2).all(|w| of_run(&w[0]) < of_run(&w[1])));
+        assert!(runs.iter().all(|run| run.iter().all(|i| (all[*i].0, all[*i].1) == of_run(run))));
+    }
+
+    #[test]
+    fn a_kind_survives_packing() {
+        let inserts = [false, true].map(|replace| [false, true].map(|moved| TouchKind::Insert { replace, moved }));
+        let updates = [(0, 1), (8191, 15), (500, 0xffff)].map(|(word, mask)| TouchKind::Update { word, mask });
+        for kind in inserts.into_iter().flatten().chain(updates).chain([TouchKind::Delete]) {
+            assert_eq!(PackedKind::pack(kind).unpack(), kind);
         }
+    }
+
+    #[test]
+    fn keys_with_a_shared_beginning_are_sorted_by_what_follows_it() {
+        let keys: Vec<Vec<u8>> =
+            ["machine-10", "machine-1", "machine-", "machine-2", "machine-10"].map(|k| k.into()).into();
+        let order = in_key_order(0..keys.len(), |i| (1, &keys[i]));
+        assert_eq!(order, [2, 1, 0, 4, 3]);
+        assert_eq!(shared_prefix(keys.iter().map(Vec::as_slice)), 8);
+        assert_eq!(shared_prefix([&b"a"[..], b"b"].into_iter()), 0);
+        assert_eq!(shared_prefix(std::iter::empty()), 0);
     }
 
     #[test]
@@ -452,7 +438,7 @@ mod tests {
                 }
                 assert_eq!(open_touches(&journal), model.open, "seed {seed}");
                 assert_eq!(journal.next_seq, model.seq, "seed {seed}");
-                check_index(&journal);
+                check_order(&journal);
             }
         }
     }

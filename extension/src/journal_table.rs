@@ -1,11 +1,13 @@
-//! The journal's virtual table: what the triggers write to, and through it SQLite's word on begin, commit and savepoints.
+//! The journal's virtual table: what the triggers tell, and through it SQLite's word on begin, commit and savepoints.
 //!
-//! `update` is the hot path: one call per row that the application writes.
+//! `update` and `filter` are the hot paths: one call per row that the application writes. Triggers of inserts write to the
+//! table, because only so the statement's conflict policy is told. Those of updates and deletes read from it as from a
+//! table-valued function, whose arguments are what they tell: a statement that reads needs no statement journal for it,
+//! which SQLite opens for one that writes to a virtual table or calls a function, and which costs a copy of each page.
 
-use crate::no_rows::NoRows;
 use crate::session::{Session, Shared};
 use crate::sqlgen::{Ident, Tag, TagOp, JOURNAL, KEY_SLOTS};
-use crate::sqlite::{Args, Change, Conflict, Db, Error, IndexInfo, Result, VTab};
+use crate::sqlite::{Args, Change, ColumnOut, Conflict, Db, Error, IndexInfo, Op, Result, VTab, VTabCursor};
 use starling_crdt::key;
 use starling_crdt::local::TouchKind;
 use starling_crdt::ValueRef;
@@ -17,23 +19,35 @@ pub struct JournalTable {
 
 impl VTab for JournalTable {
     type Aux = Shared;
-    type Cursor = NoRows<Self>;
+    type Cursor = Told;
     const WRITABLE: bool = true;
     const TRANSACTIONAL: bool = true;
 
     fn connect(_db: Db, aux: &Shared) -> Result<(String, Self)> {
-        let slots: Vec<String> = (0..KEY_SLOTS).map(|i| format!("k{i}")).collect();
-        Ok((format!("CREATE TABLE x(tag, mask, {})", slots.join(", ")), Self { session: aux.clone() }))
+        let slots: Vec<String> = (0..KEY_SLOTS).map(|i| format!("k{i} HIDDEN")).collect();
+        Ok((format!("CREATE TABLE x(tag HIDDEN, mask HIDDEN, {})", slots.join(", ")), Self { session: aux.clone() }))
     }
 
+    /// The arguments of the table-valued function are constraints on the first columns.
     fn best_index(&self, info: &mut IndexInfo<'_>) -> Result<()> {
+        let told: Vec<(usize, usize)> = info
+            .constraints()
+            .filter(|(_, c)| c.usable && c.op == Op::Eq)
+            .filter_map(|(i, c)| c.column.map(|column| (column, i)))
+            .collect();
+        let mut count = 0;
+        while let Some((_, i)) = told.iter().find(|(column, _)| *column == count) {
+            info.set_argv_index(*i, count);
+            info.set_omit(*i, true);
+            count += 1;
+        }
         info.set_estimated_cost(1.0);
         info.set_estimated_rows(1);
         Ok(())
     }
 
-    fn open(&self) -> Result<NoRows<Self>> {
-        Ok(NoRows::default())
+    fn open(&self) -> Result<Told> {
+        Ok(Told)
     }
 
     fn update(&self, _db: Db, change: Change<'_>) -> Result<i64> {
@@ -102,6 +116,37 @@ impl VTab for JournalTable {
     }
 }
 
+/// The scan that tells a touch; it finds no rows.
+pub struct Told;
+
+impl VTabCursor for Told {
+    type Table = JournalTable;
+
+    fn filter(&mut self, table: &JournalTable, _: i32, _: &str, args: &Args<'_>) -> Result<()> {
+        // Without arguments somebody looks at the table out of curiosity.
+        if args.len() > KEY {
+            table.session.touched(args)?;
+        }
+        Ok(())
+    }
+
+    fn next(&mut self, _: &JournalTable) -> Result<()> {
+        Ok(())
+    }
+
+    fn eof(&self) -> bool {
+        true
+    }
+
+    fn column(&self, _: &JournalTable, _: usize, _: &mut ColumnOut<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn rowid(&self) -> i64 {
+        0
+    }
+}
+
 /// Rows in the way of inserts that have not happened yet: as many as inserts can be under way within each other's triggers.
 /// Those of inserts that were ignored are forgotten in time.
 const OVERWRITTEN_MAX: usize = 16;
@@ -111,9 +156,9 @@ const MASK: usize = 1;
 const KEY: usize = 2;
 
 impl Session {
-    /// A touch told by a function call. Where it fails, SQLite does not undo what the statement has done so far: a
-    /// statement that only calls functions needs no journal of its own, which is what makes the call cheap. So the
-    /// transaction is spoilt as a whole.
+    /// A touch told by a read of the table, or by a call of the function of the same name, as the triggers of earlier
+    /// builds do. Where it fails, SQLite may not undo what the statement has done so far: one that only reads needs no
+    /// statement journal, which is what makes it cheap. So the transaction is spoilt as a whole.
     pub fn touched(&self, values: &Args<'_>) -> Result<()> {
         self.join_transaction()?;
         if !self.tx.borrow().active {

@@ -1,3 +1,3 @@
 CREATE TRIGGER {trigger} AFTER DELETE ON {table} BEGIN
-  SELECT {vt}({tag}, 0, {old_keys});
+  SELECT 1 FROM {vt}({tag}, 0, {old_keys});
 END

@@ -1,3 +1,3 @@
 CREATE TRIGGER {trigger} AFTER UPDATE OF {columns} ON {table} WHEN {same_key} BEGIN
-  SELECT {vt}({tag}, {mask}, {new_keys});
+  SELECT 1 FROM {vt}({tag}, {mask}, {new_keys});
 END

@@ -97,6 +97,20 @@ pub fn timed(f: impl FnOnce() -> Result<()>) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
+/// As [`timed`]; a `perf record --delay=-1 --control=fifo:$PERF_CONTROL` looks at nothing else.
+fn watched(f: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let tell = |what: &str| -> Result<()> {
+        match std::env::var_os("PERF_CONTROL") {
+            Some(fifo) => Ok(std::fs::write(fifo, what)?),
+            None => Ok(()),
+        }
+    };
+    tell("enable\n")?;
+    let seconds = timed(f);
+    tell("disable\n")?;
+    seconds
+}
+
 pub fn insert_all(db: &Connection, rows: &[Row]) -> Result<()> {
     db.execute_batch("BEGIN")?;
     let mut stmt = db.prepare_cached("INSERT INTO m VALUES(?1, ?2, 'started', ?3, 512, ?4)")?;
@@ -159,7 +173,7 @@ pub fn step_alone(dir: &Path, kind: Kind, so: &Path, what: &str) -> Result<f64> 
     let name = "profile.db";
     let db = open(dir, name, kind, so)?;
     if what == "insert" {
-        return timed(|| insert_all(&db, &rows));
+        return watched(|| insert_all(&db, &rows));
     }
     insert_all(&db, &rows)?;
     if let ("merge" | "cells", Kind::Crr) = (what, kind) {
@@ -167,20 +181,20 @@ pub fn step_alone(dir: &Path, kind: Kind, so: &Path, what: &str) -> Result<f64> 
         cells.truncate(cells.len() / 5);
         let target = open(dir, "target.db", kind, so)?;
         return if what == "merge" {
-            timed(|| merge_all(&target, &parts))
+            watched(|| merge_all(&target, &parts))
         } else {
-            timed(|| merge_cells(&target, &cells))
+            watched(|| merge_cells(&target, &cells))
         };
     }
     file_size(&db, dir, name)?;
     match what {
         // More of them, so that they outweigh the rows before.
-        "singles" => timed(|| singles(&db, &rows, SINGLES)),
-        "update" => timed(|| update_by_key(&db, &rows)),
-        "update_all" => timed(|| Ok(db.execute_batch("UPDATE m SET mem = mem + 1")?)),
+        "singles" => watched(|| singles(&db, &rows, SINGLES)),
+        "update" => watched(|| update_by_key(&db, &rows)),
+        "update_all" => watched(|| Ok(db.execute_batch("UPDATE m SET mem = mem + 1")?)),
         "delete" => {
             update_by_key(&db, &rows)?;
-            timed(|| Ok(db.execute_batch("DELETE FROM m WHERE 1")?))
+            watched(|| Ok(db.execute_batch("DELETE FROM m WHERE 1")?))
         }
         other => Err(format!("profile: there is insert, singles, update, update_all and delete, and for a CRR merge and cells, not {other}").into()),
     }
