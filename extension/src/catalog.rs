@@ -1,6 +1,7 @@
 //! The catalogue: which tables are CRRs, under which ids their tables and columns are known, and whether the schema still
 //! agrees with it.
 
+use crate::clock_store;
 use crate::generations::History;
 use crate::inbox;
 use crate::portable::Capture;
@@ -35,8 +36,6 @@ pub struct Table {
     pub history: History,
     /// The application has triggers on it, which may write the row that a merge is writing.
     pub has_user_triggers: bool,
-    /// The row clock statements.
-    rows: String,
 }
 
 /// The CRRs of the file, read when first needed and whenever the schema has changed.
@@ -52,28 +51,24 @@ pub struct Catalog {
 
 impl Table {
     pub(crate) fn new(info: TableInfo, history: History) -> Self {
-        let rows = format!("main.crsql_rows_{}", info.id);
-        Self { column_ids: info.column_ids(), portable: false, has_user_triggers: false, history, rows, info }
+        Self { column_ids: info.column_ids(), portable: false, has_user_triggers: false, history, info }
     }
 
     /// The text of a per-table statement.
     pub fn sql(&self, kind: Sql) -> String {
-        let rows = &self.rows;
         match kind {
             Sql::Fixed(sql) => sql.to_string(),
             Sql::SelectRow => sqlgen::select_row(&self.info),
             Sql::RowExists => sqlgen::row_exists(&self.info),
             Sql::InsertAll => sqlgen::insert_row(&self.info, &(0..self.info.columns.len()).collect::<Vec<_>>()),
             Sql::DeleteRow => sqlgen::delete_row(&self.info),
-            Sql::BlockAt => {
-                format!("SELECT first, block FROM {rows} WHERE first <= ?1 ORDER BY first DESC LIMIT 1")
-            }
-            Sql::LowestBlock => format!("SELECT first, block FROM {rows} ORDER BY first LIMIT 1"),
-            Sql::NextBlock => format!("SELECT first FROM {rows} WHERE first > ?1 ORDER BY first LIMIT 1"),
-            Sql::PutBlock => format!("INSERT OR REPLACE INTO {rows}(first, block) VALUES(?1, ?2)"),
-            Sql::DropBlock => format!("DELETE FROM {rows} WHERE first = ?1"),
-            Sql::AllBlocks => format!("SELECT block FROM {rows} ORDER BY first"),
-            Sql::AnyClock => format!("SELECT 1 FROM {rows} LIMIT 1"),
+            Sql::BlockAt
+            | Sql::LowestBlock
+            | Sql::NextBlock
+            | Sql::PutBlock
+            | Sql::DropBlock
+            | Sql::AllBlocks
+            | Sql::AnyClock => clock_store::sql(kind, self.info.id),
             Sql::InboxAny | Sql::InboxRows | Sql::InboxClear => inbox::sql(&self.info, kind),
         }
     }

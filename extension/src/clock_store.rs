@@ -2,6 +2,7 @@
 //!
 //! Within a write transaction the block used last stays decoded, and is written when another one is needed or before
 //! the commit. It is part of the transaction's state, so a savepoint that is rolled back brings the former one back.
+//! The clocks of the newest small transactions are elsewhere (`young`).
 
 use crate::catalog::Table;
 use crate::session::{corrupt, Session, Sql};
@@ -60,7 +61,7 @@ impl Session {
             return Ok(true);
         }
         let open = self.tx.borrow().block.as_ref().is_some_and(|b| b.table == id && !b.block.is_empty());
-        let any = open || self.of_table(Sql::AnyClock, table)?.step()?;
+        let any = open || self.any_young(id)? || self.of_rows(Sql::AnyClock, id)?.step()?;
         if any {
             self.clocked.borrow_mut().insert(id);
         }
@@ -69,25 +70,38 @@ impl Session {
 
     /// A row's clock. Cells that came after its base and were never written are listed as absent.
     pub fn get_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
-        let mut clock = if self.tx.borrow().active {
-            self.load_block(table, key)?;
-            match self.tx.borrow().block.as_ref().and_then(|b| b.block.get(key)) {
-                Some(bytes) => Some(RowClock::decode(bytes).map_err(|e| corrupt("a row clock", e))?),
-                None => None,
-            }
-        } else {
-            // Without a write transaction of our own another connection may commit at any time: nothing is remembered.
-            self.read_clock(table, key)?
-        };
+        let mut clock = self.stored_clock(table.info.id, key)?;
         if let Some(clock) = &mut clock {
             table.list_late(key, clock);
         }
         Ok(clock)
     }
 
+    fn stored_clock(&self, id: u32, key: &[u8]) -> Result<Option<RowClock>> {
+        let decode = |bytes: &[u8]| RowClock::decode(bytes).map_err(|e| corrupt("a row clock", e));
+        let active = self.tx.borrow().active;
+        if !(active && self.tx.borrow().aged) {
+            if let Some(fresh) = &self.tx.borrow().fresh {
+                if let Some((.., bytes)) = fresh.iter().find(|(table, at, _)| *table == id && at == key) {
+                    return decode(bytes).map(Some);
+                }
+            }
+            if let Some(clock) = self.young_clock(id, key, decode)? {
+                return clock.map(Some);
+            }
+        }
+        if !active {
+            // Without a write transaction of our own another connection may commit at any time: nothing is remembered.
+            return self.read_clock(id, key);
+        }
+        self.load_block(id, key)?;
+        let tx = self.tx.borrow();
+        tx.block.as_ref().and_then(|b| b.block.get(key)).map(decode).transpose()
+    }
+
     /// A row's clock straight from its block. A key below every block belongs to the first one, which then lacks it.
-    fn read_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
-        let mut at = self.of_table(Sql::BlockAt, table)?;
+    fn read_clock(&self, table: u32, key: &[u8]) -> Result<Option<RowClock>> {
+        let mut at = self.of_rows(Sql::BlockAt, table)?;
         at.bind_blob(1, key)?;
         if !at.step()? {
             return Ok(None);
@@ -103,20 +117,34 @@ impl Session {
         if clock.is_pristine() {
             return self.drop_clock(table, key);
         }
-        self.load_block(table, key)?;
-        let full = {
-            let mut tx = self.tx_mut();
-            let mut bytes = std::mem::take(&mut tx.scratch);
-            bytes.clear();
-            clock.encode(&mut bytes);
-            let full = tx.block.as_mut().is_some_and(|open| {
-                open.block.set(key, &bytes);
-                open.dirty = true;
-                open.block.weight() > WEIGHT_MAX
-            });
-            tx.scratch = bytes;
-            full
+        let id = table.info.id;
+        let mut bytes = std::mem::take(&mut self.tx_mut().scratch);
+        bytes.clear();
+        clock.encode(&mut bytes);
+        let stays_young = {
+            let mut tx = self.tx.borrow_mut();
+            let fresh = tx.fresh.as_mut();
+            fresh.map(|fresh| {
+                fresh.retain(|(table, at, _)| *table != id || at != key);
+                fresh.push((id, key.to_vec(), bytes.clone()));
+            })
         };
+        let put = match stays_young {
+            Some(()) => Ok(()),
+            None => self.age().and_then(|()| self.put_in_block(id, key, &bytes)),
+        };
+        self.tx.borrow_mut().scratch = bytes;
+        put
+    }
+
+    /// Stores a row's encoded clock in its block.
+    pub fn put_in_block(&self, table: u32, key: &[u8], clock: &[u8]) -> Result<()> {
+        self.load_block(table, key)?;
+        let full = self.tx_mut().block.as_mut().is_some_and(|open| {
+            open.block.set(key, clock);
+            open.dirty = true;
+            open.block.weight() > WEIGHT_MAX
+        });
         if full || !self.tx.borrow().active {
             self.write_block()?;
             self.tx_mut().block = None;
@@ -126,7 +154,8 @@ impl Session {
 
     /// Forgets a row's clock.
     pub fn drop_clock(&self, table: &Table, key: &[u8]) -> Result<()> {
-        self.load_block(table, key)?;
+        self.age()?;
+        self.load_block(table.info.id, key)?;
         if let Some(open) = self.tx_mut().block.as_mut() {
             open.dirty |= open.block.remove(key);
         }
@@ -139,8 +168,9 @@ impl Session {
 
     /// Calls `f` with every key and clock of a table, in key order.
     pub fn each_clock(&self, table: &Table, f: &mut dyn FnMut(&[u8], &RowClock)) -> Result<()> {
+        self.age()?;
         self.write_block()?;
-        let mut all = self.of_table(Sql::AllBlocks, table)?;
+        let mut all = self.of_rows(Sql::AllBlocks, table.info.id)?;
         while all.step()? {
             let block = ClockBlock::decode(all.column_blob(0)).map_err(|e| corrupt("a clock block", e))?;
             for (key, clock) in block.iter() {
@@ -171,52 +201,43 @@ impl Session {
     }
 
     fn store(&self, open: &OpenBlock) -> Result<()> {
-        let Some(table) = self.table(open.table)? else {
-            return Err(corrupt("crsql_table", format!("table {} is not listed", open.table)));
-        };
         let mut kept = false;
         open.block.encode(|first, bytes| -> Result<()> {
             kept |= open.first.as_deref() == Some(first);
-            let mut put = self.of_table(Sql::PutBlock, &table)?;
+            let mut put = self.of_rows(Sql::PutBlock, open.table)?;
             put.bind_blob(1, first)?;
             put.bind_blob(2, bytes)?;
             put.execute()
         })?;
         if let (Some(first), false) = (&open.first, kept) {
-            let mut drop = self.of_table(Sql::DropBlock, &table)?;
+            let mut drop = self.of_rows(Sql::DropBlock, open.table)?;
             drop.bind_blob(1, first)?;
             drop.execute()?;
         }
         Ok(())
     }
 
-    fn load_block(&self, table: &Table, key: &[u8]) -> Result<()> {
-        if self.tx.borrow().block.as_ref().is_some_and(|b| b.holds(table.info.id, key)) || self.reaches(table, key)? {
+    fn load_block(&self, table: u32, key: &[u8]) -> Result<()> {
+        if self.tx.borrow().block.as_ref().is_some_and(|b| b.holds(table, key)) || self.reaches(table, key)? {
             return Ok(());
         }
         self.write_block()?;
-        let mut open = OpenBlock {
-            table: table.info.id,
-            first: None,
-            lo: None,
-            hi: Bound::Unknown,
-            block: ClockBlock::default(),
-            dirty: false,
-        };
+        let mut open =
+            OpenBlock { table, first: None, lo: None, hi: Bound::Unknown, block: ClockBlock::default(), dirty: false };
         let mut decode = |first: &[u8], bytes: &[u8]| -> Result<()> {
             open.block = ClockBlock::decode(bytes).map_err(|e| corrupt("a clock block", e))?;
             open.first = Some(first.to_vec());
             Ok(())
         };
         {
-            let mut at = self.of_table(Sql::BlockAt, table)?;
+            let mut at = self.of_rows(Sql::BlockAt, table)?;
             at.bind_blob(1, key)?;
             if at.step()? {
                 decode(at.column_blob(0), at.column_blob(1))?;
                 open.lo = open.first.clone();
             } else {
                 // Below every block: it belongs to the first one.
-                let mut lowest = self.of_table(Sql::LowestBlock, table)?;
+                let mut lowest = self.of_rows(Sql::LowestBlock, table)?;
                 if lowest.step()? {
                     decode(lowest.column_blob(0), lowest.column_blob(1))?;
                 }
@@ -230,16 +251,14 @@ impl Session {
     }
 
     /// Whether the block in memory reaches to a key behind its last one; where it ends is looked up now.
-    fn reaches(&self, table: &Table, key: &[u8]) -> Result<bool> {
+    fn reaches(&self, table: u32, key: &[u8]) -> Result<bool> {
         let first = match &self.tx.borrow().block {
-            Some(open) if matches!(open.hi, Bound::Unknown) && open.starts_before(table.info.id, key) => {
-                open.first.clone()
-            }
+            Some(open) if matches!(open.hi, Bound::Unknown) && open.starts_before(table, key) => open.first.clone(),
             _ => return Ok(false),
         };
         let hi = match first {
             Some(first) => {
-                let mut next = self.of_table(Sql::NextBlock, table)?;
+                let mut next = self.of_rows(Sql::NextBlock, table)?;
                 next.bind_blob(1, &first)?;
                 if next.step()? {
                     Bound::Key(next.column_blob(0).to_vec())
@@ -252,6 +271,20 @@ impl Session {
         let mut tx = self.tx_mut();
         let Some(open) = tx.block.as_mut() else { return Ok(false) };
         open.hi = hi;
-        Ok(open.holds(table.info.id, key))
+        Ok(open.holds(table, key))
+    }
+}
+
+/// The text of a statement over a table's row clocks.
+pub fn sql(kind: Sql, table: u32) -> String {
+    let rows = format!("main.crsql_rows_{table}");
+    match kind {
+        Sql::BlockAt => format!("SELECT first, block FROM {rows} WHERE first <= ?1 ORDER BY first DESC LIMIT 1"),
+        Sql::LowestBlock => format!("SELECT first, block FROM {rows} ORDER BY first LIMIT 1"),
+        Sql::NextBlock => format!("SELECT first FROM {rows} WHERE first > ?1 ORDER BY first LIMIT 1"),
+        Sql::PutBlock => format!("INSERT OR REPLACE INTO {rows}(first, block) VALUES(?1, ?2)"),
+        Sql::DropBlock => format!("DELETE FROM {rows} WHERE first = ?1"),
+        Sql::AllBlocks => format!("SELECT block FROM {rows} ORDER BY first"),
+        _ => format!("SELECT 1 FROM {rows} LIMIT 1"),
     }
 }

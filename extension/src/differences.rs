@@ -1,5 +1,6 @@
 //! What a table holds against what the log says: rows that came or went while nobody captured, cells of new columns.
 
+use crate::apply::is_visible;
 use crate::catalog::Table;
 use crate::schema::Column;
 use crate::session::Session;
@@ -56,7 +57,8 @@ impl Session {
         Ok(())
     }
 
-    /// Keys of rows that the log or a clock calls alive. Pristine rows have no trace but their base entry.
+    /// Keys of rows that the table ought to show, by the log and the clocks. Pristine rows have no trace but their base
+    /// entry; rows that wait for a value are not there to be missed.
     pub fn known_keys(&self, table: &Table) -> Result<BTreeSet<Vec<u8>>> {
         let mut keys = BTreeSet::new();
         self.each_entry(&mut |_, entry, key, _| {
@@ -66,7 +68,9 @@ impl Session {
             Ok(true)
         })?;
         self.each_clock(table, &mut |key, clock| {
-            if clock.is_alive() && clock.born {
+            let mut clock = clock.clone();
+            table.list_late(key, &mut clock);
+            if is_visible(table, &clock) {
                 keys.insert(key.to_vec());
             } else {
                 keys.remove(key);

@@ -9,6 +9,7 @@ use crate::log::LogWriter;
 use crate::outlived::{Gone, Outlived};
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Error, Result};
+use crate::young::{Fresh, SMALL};
 use starling_crdt::local::{fold, masked, recreates, tombstone, update_in_place, Before, Touch, TouchKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
@@ -69,6 +70,8 @@ impl Session {
         let rowid = self.db.last_insert_rowid();
         let result = self.flush_touches(&mut touches).and_then(|()| self.write_block());
         self.db.set_last_insert_rowid(rowid);
+        // What is written from here on belongs to no small transaction.
+        self.tx.borrow_mut().fresh = None;
         // Where the error ended the whole transaction (a full disk does) its touches are as gone as its rows.
         if result.is_err() && self.tx.borrow().active {
             self.journal.borrow_mut().put_back(touches);
@@ -111,6 +114,7 @@ impl Session {
     fn flush_touches(&self, touches: &mut Touches) -> Result<()> {
         let mut tables = BTreeMap::new();
         let record = self.open_local()?;
+        self.keep_young(touches, record.is_new())?;
         let dot = Stamp { origin: record.origin, version: record.header.dot.version, seq: 0, author: 0 };
         let mut writer = LogWriter::new(self, record);
         let (mut wrote, mut superseded, mut gone) = (false, 0, Gone::default());
@@ -148,6 +152,10 @@ impl Session {
                 )?;
                 wrote = true;
             }
+            let fresh = self.tx.borrow_mut().fresh.take().unwrap_or_default();
+            if !fresh.is_empty() {
+                self.carry_or_age(&mut writer, fresh, touches, &waiting)?;
+            }
         }
         if wrote {
             let record = writer.finish()?;
@@ -158,6 +166,47 @@ impl Session {
             self.prune_some(superseded - gone.cells.min(superseded))?;
         }
         Ok(())
+    }
+
+    /// Whether the clocks of this batch are to stay young, in the record that it makes.
+    fn keep_young(&self, touches: &Touches, new_record: bool) -> Result<()> {
+        let small = new_record && touches.len() <= SMALL && !self.tx.borrow().aged;
+        if small && self.young_has_room()? {
+            self.tx_mut().fresh = Some(Fresh::new());
+        } else {
+            self.tx_mut().fresh = None;
+            if self.young_is_long()? {
+                self.age()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record takes the clocks along, if each has an entry of its own there; else they go into their blocks.
+    fn carry_or_age(
+        &self,
+        writer: &mut LogWriter<'_>,
+        fresh: Fresh,
+        touches: &Touches,
+        waiting: &WaitingList,
+    ) -> Result<()> {
+        let mut left: Vec<_> = fresh.iter().collect();
+        let mut slots: Vec<Option<&[u8]>> = Vec::new();
+        // A key's last entry carries its clock.
+        for entry in waiting.entries.iter().rev() {
+            let Some(touch) = touches.get(entry.touch) else { continue };
+            let named = |c: &&(u32, Vec<u8>, Vec<u8>)| c.0 == touch.table && c.1 == touches.key(touch);
+            slots.push(left.iter().position(named).map(|at| left.remove(at).2.as_slice()));
+        }
+        if left.is_empty() && writer.is_inline() {
+            self.raise_format()?;
+            let mut bytes = Vec::new();
+            starling_crdt::young::encode(slots.into_iter().rev(), &mut bytes);
+            writer.carry(fresh, bytes);
+            return Ok(());
+        }
+        self.tx_mut().fresh = Some(fresh);
+        self.age()
     }
 
     /// Whether the batch is nothing but inserts into tables without any row clock: then no row needs a look.

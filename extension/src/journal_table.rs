@@ -25,7 +25,10 @@ impl VTab for JournalTable {
 
     fn connect(_db: Db, aux: &Shared) -> Result<(String, Self)> {
         let slots: Vec<String> = (0..KEY_SLOTS).map(|i| format!("k{i} HIDDEN")).collect();
-        Ok((format!("CREATE TABLE x(tag HIDDEN, mask HIDDEN, {})", slots.join(", ")), Self { session: aux.clone() }))
+        // One column that is not hidden: ALTER TABLE looks at each table that a trigger writes to, and takes one whose columns
+        // are all hidden for none.
+        let columns = format!("CREATE TABLE x(tag HIDDEN, mask HIDDEN, {}, told)", slots.join(", "));
+        Ok((columns, Self { session: aux.clone() }))
     }
 
     /// The arguments of the table-valued function are constraints on the first columns.

@@ -51,6 +51,7 @@ mod tx;
 mod unpack;
 mod vector;
 mod versions;
+mod young;
 
 pub use sqlgen::JOURNAL;
 pub use sqlite::auto_extension_entry;

@@ -2,6 +2,7 @@
 
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Error, Result};
+use crate::young::Fresh;
 use starling_crdt::changeset::DotHeader;
 use starling_crdt::ids::MAX_VERSION;
 use starling_crdt::log_chunk::{ChunkWriter, Entry, Kind, TableRef, CHUNK_TARGET};
@@ -26,6 +27,10 @@ const INLINE_MAX: usize = 3700;
 pub struct Tail {
     /// db_version of the newest record; 0 = the log is empty.
     pub db_version: u64,
+    /// Its token.
+    pub token: u64,
+    /// The oldest of the records whose young clocks are in force.
+    pub young: Option<u64>,
     /// Version of the newest dot of this site in its present epoch; 0 = none yet.
     pub last_local: u64,
     /// Its token.
@@ -52,6 +57,13 @@ pub struct OpenRecord {
     last_seq: u64,
 }
 
+impl OpenRecord {
+    /// Whether nothing of it is on disk yet.
+    pub const fn is_new(&self) -> bool {
+        !self.written && self.chunks == 0
+    }
+}
+
 /// Milliseconds since 1970; 0 where the clock stands before that.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
@@ -71,20 +83,18 @@ impl Session {
             )?;
             if stmt.step()? {
                 let db_version = stmt.column_int(0).max(0).cast_unsigned();
-                let (last, token) = if !stmt.column_is_null(2) {
-                    (stmt.column_int(4), stmt.column_int(5))
+                let newest = stmt.column_int(3).cast_unsigned();
+                let (last, token, young) = if !stmt.column_is_null(2) {
+                    (stmt.column_int(4).max(0).cast_unsigned(), stmt.column_int(5).cast_unsigned(), None)
                 } else {
-                    (stmt.column_int(0), stmt.column_int(3))
+                    let back = (!stmt.column_is_null(4)).then(|| stmt.column_int(4).max(0).cast_unsigned());
+                    (db_version, newest, back.map(|back| db_version.saturating_sub(back)))
                 };
-                let last = last.max(0).cast_unsigned();
                 let garbage = stmt.column_int(6).max(0).cast_unsigned();
                 let weight = stmt.column_int(7).max(0).cast_unsigned();
                 // What lies before the present epoch belongs to another origin.
-                if last > meta.epoch_start {
-                    Tail { db_version, last_local: last, last_local_token: token.cast_unsigned(), garbage, weight }
-                } else {
-                    Tail { db_version, garbage, weight, ..Tail::default() }
-                }
+                let (last_local, last_local_token) = if last > meta.epoch_start { (last, token) } else { (0, 0) };
+                Tail { db_version, token: newest, young, last_local, last_local_token, garbage, weight }
             } else {
                 Tail::default()
             }
@@ -141,6 +151,8 @@ impl Session {
         if origin == self.meta()?.origin && header.dot.version > self.tail()?.last_local {
             self.new_epoch()?;
         }
+        // Its record does not say how far back young clocks go.
+        self.age()?;
         let tail = self.tail()?;
         let db_version = tail.db_version + 1;
         if db_version > MAX_VERSION {
@@ -158,12 +170,14 @@ pub struct LogWriter<'s> {
     chunk: ChunkWriter,
     garbage: u64,
     weight: u64,
+    /// Young clocks that the record carries, and as they are stored.
+    young: Option<(Fresh, Vec<u8>)>,
 }
 
 impl<'s> LogWriter<'s> {
     /// Goes on with a record.
     pub fn new(session: &'s Session, record: OpenRecord) -> Self {
-        Self { session, record, chunk: ChunkWriter::new(), garbage: 0, weight: 0 }
+        Self { session, record, chunk: ChunkWriter::new(), garbage: 0, weight: 0, young: None }
     }
 
     /// Adds an entry.
@@ -183,6 +197,16 @@ impl<'s> LogWriter<'s> {
     /// Counts cells of older records that this one supersedes.
     pub fn superseded(&mut self, cells: u64) {
         self.garbage += cells;
+    }
+
+    /// Whether all entries stand in the record itself, as far as they have come.
+    pub fn is_inline(&self) -> bool {
+        !self.record.written && self.record.chunks == 0 && self.chunk.size() <= INLINE_MAX
+    }
+
+    /// The record carries these clocks; `slots` has them in the order of its entries.
+    pub fn carry(&mut self, fresh: Fresh, slots: Vec<u8>) {
+        self.young = Some((fresh, slots));
     }
 
     fn write_chunk(&mut self) -> Result<()> {
@@ -233,9 +257,10 @@ impl<'s> LogWriter<'s> {
         Ok(self.record)
     }
 
-    fn insert_record(&self, entries: &[u8]) -> Result<()> {
+    fn insert_record(&mut self, entries: &[u8]) -> Result<()> {
         let session = self.session;
         let (meta, tail) = (session.meta()?, session.tail()?);
+        let carried = self.young.take();
         let record = &self.record;
         let header = &record.header;
         let local = record.origin == meta.origin && header.dot.version == record.db_version;
@@ -255,10 +280,17 @@ impl<'s> LogWriter<'s> {
         let (garbage, weight) = (tail.garbage + self.garbage, tail.weight + self.weight);
         add.bind_int(10, garbage.cast_signed())?;
         add.bind_int(14, weight.cast_signed())?;
+        let young = tail.young.or(carried.is_some().then_some(record.db_version)).filter(|_| local);
         if local {
             add.bind_null(3)?;
-            add.bind_null(11)?;
-            add.bind_null(12)?;
+            match young {
+                Some(oldest) => add.bind_int(11, record.db_version.saturating_sub(oldest).cast_signed())?,
+                None => add.bind_null(11)?,
+            }
+            match &carried {
+                Some((_, slots)) => add.bind_blob(12, slots)?,
+                None => add.bind_null(12)?,
+            }
         } else {
             add.bind_int(3, header.dot.version.cast_signed())?;
             add.bind_int(11, tail.last_local.cast_signed())?;
@@ -269,10 +301,13 @@ impl<'s> LogWriter<'s> {
         drop(add);
         let (last_local, last_local_token) =
             if local { (record.db_version, header.token) } else { (tail.last_local, tail.last_local_token) };
+        let (db_version, token) = (record.db_version, header.token);
+        let after = Tail { db_version, token, young, last_local, last_local_token, garbage, weight };
+        session.note_young(&tail, &after, carried.map(|(fresh, _)| fresh).unwrap_or_default());
         let mut tx = session.tx_mut();
         if tx.active {
-            tx.first_version.get_or_insert(record.db_version);
-            tx.tail = Some(Tail { db_version: record.db_version, last_local, last_local_token, garbage, weight });
+            tx.first_version.get_or_insert(db_version);
+            tx.tail = Some(after);
         }
         Ok(())
     }

@@ -6,8 +6,9 @@ use crate::sqlite::{codes, Error, Result};
 use starling_crdt::{Origin, SiteId};
 use std::rc::Rc;
 
-/// The format this build writes, and the oldest build's format that may read and write such a file.
-pub const FORMAT: i64 = 1;
+/// The format this build writes, and the oldest build's format that may read and write such a file. Format 2 has young
+/// clocks; a file of format 1 becomes one of format 2 with the first of them.
+pub const FORMAT: i64 = 2;
 
 /// What `crsql_master` says of this database, as long as no one else changes it.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Meta {
     pub epoch_start: u64,
     /// Names this file in its triggers' tags.
     pub file: u32,
+    /// The format that a build must know to write to the file.
+    pub format: i64,
     /// Configuration `merge-equal-values`.
     pub merge_equal: bool,
     /// The boot in which the epoch was drawn or confirmed.
@@ -199,9 +202,22 @@ impl Session {
             epoch: stmt.column_int(3).cast_unsigned(),
             epoch_start: stmt.column_int(4).max(0).cast_unsigned(),
             file: small(5)?,
+            format: stmt.column_int(7),
             merge_equal: stmt.column_int(6) != 0,
             boot_id: (!boot.is_empty()).then(|| String::from_utf8_lossy(boot).into_owned()),
         })
+    }
+
+    /// The file is about to hold what only this build's format has.
+    pub fn raise_format(&self) -> Result<()> {
+        if self.meta()?.format >= FORMAT {
+            return Ok(());
+        }
+        for key in ["starling.format", "starling.least_reader", "starling.least_writer"] {
+            self.set_master(key, &FORMAT.to_string())?;
+        }
+        self.meta.replace(None);
+        Ok(())
     }
 
     /// The row of a site in `crsql_site`, made if it is new.

@@ -86,6 +86,8 @@ impl Session {
     /// Looks at about `budget` entries of the oldest records after the place where the last sweep stopped; returns how
     /// many entries were dropped.
     pub fn prune(&self, budget: u64) -> Result<u64> {
+        // What carries young clocks is not to be written anew.
+        self.age()?;
         let newest = self.tail()?.db_version;
         let mut at = self.sweep_position()?;
         let (mut seen, mut dropped) = (0, 0);
@@ -225,6 +227,7 @@ impl Session {
 
     /// The record goes; its token outlives it, to tell a dot that is used twice.
     pub fn drop_record(&self, record: &Record) -> Result<()> {
+        self.age()?;
         self.keep_token(record.origin, record.version, record.token)?;
         self.drop_chunks(record.db_version)?;
         let mut drop = self.fixed("DELETE FROM main.crsql_log WHERE db_version = ?1")?;

@@ -10,6 +10,7 @@ use crate::log::Tail;
 use crate::meta::Meta;
 use crate::sqlite::{Db, Error, Result, Stmt};
 use crate::tx::TxState;
+use crate::young::Young;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -118,6 +119,8 @@ pub struct Session {
     pub(crate) random: Cell<u64>,
     /// The newest record after our last commit, and the data version in which it is that.
     pub(crate) known_tail: Cell<Option<(i64, Tail)>>,
+    /// The row clocks that live in log records.
+    pub(crate) young: RefCell<Young>,
     /// Tables of which some row has had a clock. One may be left that has none any more: it is looked for in vain.
     pub(crate) clocked: RefCell<BTreeSet<u32>>,
 }
@@ -167,6 +170,7 @@ impl Session {
             merging_buffer: Cell::default(),
             random: Cell::new(u64::from_le_bytes(seed) | 1),
             known_tail: Cell::new(None),
+            young: RefCell::default(),
             clocked: RefCell::default(),
         }
     }
@@ -181,6 +185,11 @@ impl Session {
     /// A cached statement with a fixed text.
     pub fn fixed(&self, sql: &'static str) -> Result<Cached<'_>> {
         self.cached(Sql::Fixed(sql), 0, || sql.to_string())
+    }
+
+    /// A cached statement of a table's row clocks: its id is enough, the table may be gone.
+    pub fn of_rows(&self, kind: Sql, table: u32) -> Result<Cached<'_>> {
+        self.cached(kind, table, || crate::clock_store::sql(kind, table))
     }
 
     /// A cached statement of a table.

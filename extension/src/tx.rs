@@ -49,6 +49,10 @@ pub struct TxState {
     pub overwritten: Vec<(u32, Vec<u8>)>,
     /// Entries of nine-value inserts that wait to be logged under the local record.
     pub nine: Vec<NineEntry>,
+    /// The row clocks of a small transaction that is being flushed; they stay young if they can.
+    pub fresh: Option<crate::young::Fresh>,
+    /// The young clocks were moved into their blocks: from here on this transaction writes blocks.
+    pub aged: bool,
     /// The clock block in memory.
     pub block: Option<crate::clock_store::OpenBlock>,
     /// A buffer to encode into.

@@ -22,6 +22,7 @@ pub mod ranges;
 pub mod row_clock;
 pub mod value;
 pub mod vector;
+pub mod young;
 
 pub use cursor::{DecodeError, Reader};
 pub use ids::{Dot, Origin, SiteId};

@@ -222,6 +222,19 @@ impl Db {
         }
     }
 
+    /// A number that changes with every commit to `main` that this connection makes or comes to see; `None` where the
+    /// library cannot tell.
+    pub fn file_version(&self) -> Option<u32> {
+        // SAFETY: every table of routines reaches this far.
+        let file_control = unsafe { (*self.api.routines()).file_control }?;
+        let mut version: c_uint = 0;
+        let place: *mut c_uint = &mut version;
+        // SAFETY: an open connection, a C string, and for this question a place to write an unsigned int.
+        let rc =
+            unsafe { file_control(self.db, c"main".as_ptr(), ffi::SQLITE_FCNTL_DATA_VERSION as c_int, place.cast()) };
+        (rc == codes::OK).then_some(version)
+    }
+
     /// The file of a schema; none for a temporary or in-memory one, or if there is no such schema.
     pub fn filename(&self, schema: &str) -> Option<String> {
         let schema = CString::new(schema).ok()?;

@@ -1,0 +1,243 @@
+//! Young clocks: the row clocks of the newest small transactions, which live in their log records for a while.
+//!
+//! A transaction that writes one row would change a page of clock blocks besides the row's page and the log's. So its clocks
+//! go into its log record, and move into their blocks some dozens at a time. The newest record says how far back the
+//! records go whose clocks are in force. Whoever looks for a row's clock looks here first; whoever writes into the blocks
+//! moves all of them there before (`age`), so a row never has one in a block that is newer than the one here.
+
+use crate::log::Tail;
+use crate::session::{corrupt, Session};
+use crate::sqlite::Result;
+use starling_crdt::log_chunk::ChunkReader;
+use starling_crdt::young;
+use std::collections::BTreeMap;
+
+/// A transaction of more touches than this writes its clocks into their blocks.
+pub const SMALL: usize = 4;
+/// So many clocks are kept in records at most: a connection that has seen none of them reads as many records.
+const MAX_CLOCKS: usize = 128;
+/// A chain of records that reaches back further ends.
+const MAX_BACK: u64 = 512;
+
+/// The clocks of a small transaction that is being flushed: table, key, clock.
+pub type Fresh = Vec<(u32, Vec<u8>, Vec<u8>)>;
+
+/// The clocks in force, as this connection read them last.
+#[derive(Default)]
+pub struct Young {
+    /// What they go back to.
+    seen: Option<Seen>,
+    /// The file's version when that was last found right outside of a write transaction.
+    as_of: Option<u32>,
+    clocks: BTreeMap<u32, BTreeMap<Vec<u8>, Vec<u8>>>,
+    len: usize,
+}
+
+/// The newest record, and where the records in force begin. A token is never drawn twice, so this tells what they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Seen {
+    db_version: u64,
+    token: u64,
+    oldest: Option<u64>,
+}
+
+impl Seen {
+    fn of(tail: &Tail) -> Self {
+        Self { db_version: tail.db_version, token: tail.token, oldest: tail.young }
+    }
+}
+
+impl Young {
+    fn get(&self, table: u32, key: &[u8]) -> Option<&[u8]> {
+        self.clocks.get(&table)?.get(key).map(Vec::as_slice)
+    }
+
+    fn set(&mut self, table: u32, key: Vec<u8>, clock: Vec<u8>) {
+        self.len += usize::from(self.clocks.entry(table).or_default().insert(key, clock).is_none());
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// A record's young clocks: its entries, and a slot for each.
+struct Carrier {
+    entries: Vec<u8>,
+    slots: Vec<u8>,
+}
+
+impl Session {
+    /// A row's clock, if it is a young one.
+    pub fn young_clock<T>(&self, table: u32, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        self.know_young()?;
+        Ok(self.young.borrow().get(table, key).map(read))
+    }
+
+    /// Whether a table has young clocks.
+    pub fn any_young(&self, table: u32) -> Result<bool> {
+        self.know_young()?;
+        Ok(self.young.borrow().clocks.contains_key(&table))
+    }
+
+    /// Whether the clocks of one more small transaction may stay young.
+    pub fn young_has_room(&self) -> Result<bool> {
+        self.know_young()?;
+        Ok(!self.young_is_long()? && self.young.borrow().len + SMALL <= MAX_CLOCKS)
+    }
+
+    /// Whether the records in force go back too far.
+    pub fn young_is_long(&self) -> Result<bool> {
+        let tail = self.tail()?;
+        Ok(tail.young.is_some_and(|oldest| tail.db_version.saturating_sub(oldest) >= MAX_BACK))
+    }
+
+    /// Sees to it that the clocks in memory are those of the file.
+    fn know_young(&self) -> Result<()> {
+        if self.tx.borrow().active {
+            let seen = Seen::of(&self.tail()?);
+            if self.young.borrow().seen == Some(seen) {
+                return Ok(());
+            }
+            if seen.oldest.is_none() {
+                let mut young = self.young.borrow_mut();
+                young.clear();
+                young.seen = Some(seen);
+                return Ok(());
+            }
+            return self.read_young();
+        }
+        let now = self.db.file_version();
+        if now.is_some() && self.young.borrow().as_of == now {
+            return Ok(());
+        }
+        self.read_young()
+    }
+
+    /// Reads the records in force, as far as they are not known yet: all in one statement, so of one moment.
+    fn read_young(&self) -> Result<()> {
+        let known = self.young.borrow().seen;
+        let mut carriers = Vec::new();
+        let mut seen: Option<Seen> = None;
+        let mut goes_on = false;
+        let mut newest_first = self.fixed(
+            "SELECT db_version, token, version, last_local, last_local_token, entries FROM main.crsql_log \
+             ORDER BY db_version DESC",
+        )?;
+        while newest_first.step()? {
+            let db_version = newest_first.column_int(0).max(0).cast_unsigned();
+            let token = newest_first.column_int(1).cast_unsigned();
+            let local = newest_first.column_is_null(2);
+            let seen = seen.get_or_insert_with(|| Seen {
+                db_version,
+                token,
+                oldest: (local && !newest_first.column_is_null(3))
+                    .then(|| db_version.saturating_sub(newest_first.column_int(3).max(0).cast_unsigned())),
+            });
+            goes_on = known.is_some_and(|k| k == Seen { db_version, token, oldest: seen.oldest });
+            if goes_on || seen.oldest.is_none_or(|oldest| db_version < oldest) {
+                break;
+            }
+            if local && !newest_first.column_is_null(4) {
+                carriers.push(Carrier {
+                    entries: newest_first.column_blob(5).to_vec(),
+                    slots: newest_first.column_blob(4).to_vec(),
+                });
+            }
+        }
+        let as_of = self.db.file_version();
+        drop(newest_first);
+        let mut young = self.young.borrow_mut();
+        if !goes_on {
+            young.clear();
+        }
+        // Should a record be damaged, nothing may be believed until it is read again.
+        young.seen = None;
+        for carrier in carriers.iter().rev() {
+            carrier.unpack(&mut young)?;
+        }
+        young.seen = seen.or(Some(Seen { db_version: 0, token: 0, oldest: None }));
+        young.as_of = as_of.filter(|_| !self.tx.borrow().active);
+        Ok(())
+    }
+
+    /// A record was written: what is known goes on with it. `fresh` are the clocks that it carries.
+    pub fn note_young(&self, before: &Tail, after: &Tail, fresh: Fresh) {
+        let mut young = self.young.borrow_mut();
+        young.as_of = None;
+        if young.seen != Some(Seen::of(before)) {
+            return;
+        }
+        for (table, key, clock) in fresh {
+            young.set(table, key, clock);
+        }
+        young.seen = Some(Seen::of(after));
+    }
+
+    /// Moves all young clocks into their blocks: from here on this transaction writes blocks.
+    pub fn age(&self) -> Result<()> {
+        if self.tx.borrow().aged {
+            return Ok(());
+        }
+        let tail = self.tail()?;
+        let fresh = self.tx.borrow().fresh.is_some();
+        if tail.young.is_none() && !fresh {
+            if self.tx.borrow().active {
+                self.tx_mut().aged = true;
+            }
+            return Ok(());
+        }
+        self.know_young()?;
+        let rowid = self.db.last_insert_rowid();
+        let result = self.move_young(&tail);
+        self.db.set_last_insert_rowid(rowid);
+        self.young.borrow_mut().clear();
+        if result.is_err() {
+            self.tx_mut().aged = false;
+        }
+        result
+    }
+
+    fn move_young(&self, tail: &Tail) -> Result<()> {
+        let clocks = std::mem::take(&mut self.young.borrow_mut().clocks);
+        let fresh = {
+            let mut tx = self.tx_mut();
+            // An error may have ended the transaction already.
+            tx.aged = tx.active;
+            tx.fresh.take().unwrap_or_default()
+        };
+        for (table, clocks) in &clocks {
+            for (key, clock) in clocks {
+                self.put_in_block(*table, key, clock)?;
+            }
+        }
+        for (table, key, clock) in &fresh {
+            self.put_in_block(*table, key, clock)?;
+        }
+        if tail.young.is_some() {
+            let mut set =
+                self.fixed("UPDATE main.crsql_log SET last_local = NULL WHERE db_version = ?1 AND version IS NULL")?;
+            set.bind_int(1, tail.db_version.cast_signed())?;
+            set.execute()?;
+            drop(set);
+            self.tx_mut().forget_tail();
+        }
+        Ok(())
+    }
+}
+
+impl Carrier {
+    fn unpack(&self, young: &mut Young) -> Result<()> {
+        let slots = young::decode(&self.slots).map_err(|e| corrupt("the young clocks of a log record", e))?;
+        let mut reader = ChunkReader::new(&self.entries).map_err(|e| corrupt("a log chunk", e))?;
+        for slot in slots {
+            let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? else {
+                return Err(corrupt("the young clocks of a log record", "there are more of them than entries"));
+            };
+            if let Some(clock) = slot {
+                young.set(entry.table.id, reader.key().to_vec(), clock.to_vec());
+            }
+        }
+        Ok(())
+    }
+}
