@@ -102,11 +102,6 @@ impl Session {
         Ok(())
     }
 
-    /// The data version as of the last refresh.
-    pub fn data_version(&self) -> Option<i64> {
-        self.catalog.borrow().data_version
-    }
-
     /// Forgets the catalogue after a change of our own to it.
     pub fn forget_catalog(&self) {
         self.clocked.borrow_mut().clear();

@@ -90,8 +90,9 @@ impl Session {
                 return clock.map(Some);
             }
         }
-        if !active {
-            // Without a write transaction of our own another connection may commit at any time: nothing is remembered.
+        // Without a write transaction of our own another connection may commit at any time: nothing is remembered. And a
+        // small transaction, which leaves the blocks as they are, needs no more of them than this clock.
+        if !active || (self.tx.borrow().fresh.is_some() && self.tx.borrow().block.is_none()) {
             return self.read_clock(id, key);
         }
         self.load_block(id, key)?;

@@ -73,7 +73,9 @@ impl Session {
         // What is written from here on belongs to no small transaction.
         self.tx.borrow_mut().fresh = None;
         // Where the error ended the whole transaction (a full disk does) its touches are as gone as its rows.
-        if result.is_err() && self.tx.borrow().active {
+        if result.is_ok() {
+            self.journal.borrow_mut().recycle(touches);
+        } else if self.tx.borrow().active {
             self.journal.borrow_mut().put_back(touches);
         }
         result

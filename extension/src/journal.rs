@@ -119,7 +119,7 @@ fn sorted<'k>(
 #[derive(Default)]
 pub struct ByKey {
     order: Vec<usize>,
-    /// Where each key's touches end in `order`.
+    /// Where each key's touches end in `order`; empty where every key was touched once.
     ends: Vec<usize>,
 }
 
@@ -127,12 +127,14 @@ impl ByKey {
     /// For each key, in the order of tables and keys, the indices of its touches in the order in which they came.
     pub fn runs(&self) -> impl Iterator<Item = &[usize]> {
         let start_of = |i: usize| i.checked_sub(1).and_then(|i| self.ends.get(i)).copied().unwrap_or(0);
-        self.ends.iter().enumerate().map(move |(i, end)| self.order.get(start_of(i)..*end).unwrap_or_default())
+        let runs = self.ends.iter().enumerate();
+        let singles = if self.all_single() { self.order.as_slice() } else { &[] };
+        singles.chunks(1).chain(runs.map(move |(i, end)| self.order.get(start_of(i)..*end).unwrap_or_default()))
     }
 
     /// Whether every key was touched once.
     pub fn all_single(&self) -> bool {
-        self.ends.len() == self.order.len()
+        self.ends.is_empty()
     }
 }
 
@@ -180,16 +182,21 @@ impl Touches {
 
     /// The touches by key.
     pub fn by_key(&self) -> ByKey {
+        if self.touches.len() == 1 {
+            return ByKey { order: vec![0], ends: Vec::new() };
+        }
         let sorted = sorted(0..self.touches.len(), |i| self.named(i));
-        let mut by_key = ByKey { order: Vec::with_capacity(sorted.len()), ends: Vec::with_capacity(sorted.len()) };
         let same = |a: &(u32, u64, usize), b: &(u32, u64, usize)| {
             (a.0, a.1) == (b.0, b.1) && self.named(a.2) == self.named(b.2)
         };
-        for run in sorted.chunk_by(same) {
-            by_key.order.extend(run.iter().map(|(_, _, i)| *i));
-            by_key.ends.push(by_key.order.len());
+        let (mut end, mut ends) = (0, Vec::new());
+        if sorted.windows(2).any(|pair| same(&pair[0], &pair[1])) {
+            for run in sorted.chunk_by(same) {
+                end += run.len();
+                ends.push(end);
+            }
         }
-        by_key
+        ByKey { order: sorted.into_iter().map(|(_, _, i)| i).collect(), ends }
     }
 
     /// Whether a row was inserted.
@@ -288,6 +295,15 @@ impl Journal {
     /// The flush failed: nothing of it is written.
     pub fn put_back(&mut self, touches: Touches) {
         self.now = touches;
+    }
+
+    /// What was flushed is not needed any more but for its memory.
+    pub fn recycle(&mut self, mut touches: Touches) {
+        if self.now.is_empty() && touches.touches.capacity() <= 4096 {
+            touches.touches.clear();
+            touches.arena.clear();
+            self.now = touches;
+        }
     }
 
     /// xSavepoint

@@ -5,6 +5,7 @@
 //! table-valued function, whose arguments are what they tell: a statement that reads needs no statement journal for it,
 //! which SQLite opens for one that writes to a virtual table or calls a function, and which costs a copy of each page.
 
+use crate::log::Tail;
 use crate::session::{Session, Shared};
 use crate::sqlgen::{Ident, Tag, TagOp, JOURNAL, KEY_SLOTS};
 use crate::sqlite::{Args, Change, ColumnOut, Conflict, Db, Error, IndexInfo, Op, Result, VTab, VTabCursor};
@@ -75,8 +76,8 @@ impl VTab for JournalTable {
 
     fn commit(&self) -> Result<()> {
         let tail = self.session.tx.borrow().tail;
-        // Where the data version stays what it is, nobody else has committed since.
-        self.session.known_tail.set(self.session.data_version().zip(tail));
+        // Where the file's version stays what it is, nobody has committed since.
+        self.session.known_tail.set(self.session.db.file_version().zip(tail));
         self.session.end_transaction();
         Ok(())
     }
@@ -252,9 +253,15 @@ impl Session {
 
     /// Once per transaction: is the catalogue still what the schema says, and which file is this?
     fn check_transaction(&self) -> Result<()> {
-        self.refresh()?;
+        let version = self.db.file_version();
+        let unchanged = |(then, _): &(u32, Tail)| version == Some(*then);
+        // Where nobody has committed since we did, the schema is what it was; unless this transaction has changed it before
+        // its first write to a CRR, which one of a single statement cannot have.
+        if !(self.known_tail.get().as_ref().is_some_and(unchanged) && self.db.is_autocommit()) {
+            self.refresh()?;
+        }
+        let known = self.known_tail.take().filter(unchanged);
         let file = self.meta()?.file;
-        let known = self.known_tail.take().filter(|(data, _)| self.data_version() == Some(*data));
         let attached = self.db.attached()?;
         let count = attached.len();
         let twins = self.twins(file, attached);

@@ -117,8 +117,8 @@ pub struct Session {
     /// What `merging` uses again from row to row.
     pub(crate) merging_buffer: Cell<MergingRow>,
     pub(crate) random: Cell<u64>,
-    /// The newest record after our last commit, and the data version in which it is that.
-    pub(crate) known_tail: Cell<Option<(i64, Tail)>>,
+    /// The newest record after our last commit, and the file's version in which it is that.
+    pub(crate) known_tail: Cell<Option<(u32, Tail)>>,
     /// The row clocks that live in log records.
     pub(crate) young: RefCell<Young>,
     /// Tables of which some row has had a clock. One may be left that has none any more: it is looked for in vain.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 /// A transaction of more touches than this writes its clocks into their blocks.
 pub const SMALL: usize = 4;
 /// So many clocks are kept in records at most: a connection that has seen none of them reads as many records.
-const MAX_CLOCKS: usize = 128;
+const MAX_CLOCKS: usize = 256;
 /// A chain of records that reaches back further ends.
 const MAX_BACK: u64 = 512;
 

@@ -103,6 +103,8 @@ impl ChunkWriter {
     /// Appends an entry. `columns` are the ids a mask names, ascending; empty otherwise.
     pub fn push(&mut self, kind: Kind, table: TableRef, key: &[u8], seq: u64, columns: &[u32]) {
         if self.out.is_empty() {
+            // Room for the entry of a transaction of one row.
+            self.out.reserve(64);
             self.out.push(FORMAT);
         }
         if table != self.table || self.entries == 0 {
