@@ -104,7 +104,7 @@ pub struct Session {
     pub db: Db,
     statements: RefCell<HashMap<(Sql, u32), Stmt, BuildHasherDefault<QuickHasher>>>,
     /// Statements over a varying set of columns.
-    column_statements: RefCell<HashMap<ColumnsKey, Stmt>>,
+    column_statements: RefCell<HashMap<ColumnsKey, Stmt, BuildHasherDefault<QuickHasher>>>,
     pinned: Cell<bool>,
     pub(crate) meta: RefCell<Option<Rc<Meta>>>,
     pub(crate) catalog: RefCell<Catalog>,

@@ -5,6 +5,7 @@
 
 use crate::cursor::{put_bytes, put_varint, DecodeError, Problem, Reader};
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::ops::Range;
 
 const FORMAT: u8 = 1;
@@ -25,6 +26,8 @@ struct Slot {
 pub struct ClockBlock {
     arena: Vec<u8>,
     slots: Vec<Slot>,
+    /// Where a key was found last: the same is likely to be asked for next, or the one behind it.
+    found: Cell<usize>,
 }
 
 impl ClockBlock {
@@ -140,9 +143,17 @@ impl ClockBlock {
     fn find(&self, key: &[u8]) -> Result<usize, usize> {
         // Bulk writes come in key order: look at the end first.
         match self.slots.last() {
-            Some(last) if self.slice(&last.key) < key => Err(self.slots.len()),
-            _ => self.slots.binary_search_by(|s| self.slice(&s.key).cmp(key)),
+            Some(last) if self.slice(&last.key) < key => return Err(self.slots.len()),
+            _ => {}
         }
+        let found = self.found.get();
+        let is_at = |i: &usize| self.slots.get(*i).is_some_and(|s| self.slice(&s.key) == key);
+        let at = match [found, found + 1].into_iter().find(is_at) {
+            Some(i) => Ok(i),
+            None => self.slots.binary_search_by(|s| self.slice(&s.key).cmp(key)),
+        };
+        self.found.set(at.unwrap_or_else(|i| i));
+        at
     }
 
     /// A key's clock bytes.
