@@ -6,7 +6,7 @@ use starling_crdt::clock_block::ClockBlock;
 use starling_crdt::log_chunk::{ChunkReader, ChunkWriter, Entry};
 use starling_crdt::row_clock::RowClock;
 use starling_crdt::value::Encoded;
-use starling_crdt::{key, DecodeError, Value, Vector};
+use starling_crdt::{key, young, DecodeError, Value, Vector};
 
 fn owned(values: &[Encoded<'_>]) -> Vec<Value> {
     values.iter().map(|v| v.value().to_owned()).collect()
@@ -72,6 +72,16 @@ pub fn clock_block(data: &[u8]) {
     assert!(keys.iter().map(|(k, c)| (k.as_slice(), c.as_slice())).eq(block.iter()));
     edit(block, &keys);
     keys.iter().for_each(|(_, clock)| row_clock(clock));
+}
+
+/// A record's young clocks, and each of them.
+pub fn young(data: &[u8]) {
+    let Ok(slots) = young::decode(data) else { return };
+    let mut bytes = Vec::new();
+    young::encode(slots.iter().copied(), &mut bytes);
+    assert!(bytes.len() <= data.len(), "the encoder is longer than what it was read from");
+    assert_eq!(young::decode(&bytes).expect("what was encoded can be read"), slots);
+    slots.into_iter().flatten().for_each(row_clock);
 }
 
 /// Removing every other entry and setting it again ends where it began.

@@ -27,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     ("sql", sql::sql),
     ("vector", codecs::vector),
     ("wire", wire::wire),
+    ("young", codecs::young),
 ];
 
 /// The body of that name.

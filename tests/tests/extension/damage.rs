@@ -2,12 +2,18 @@
 
 use starling_tests::random::Random;
 use starling_tests::site::Site;
+use std::path::Path;
 
 fn filled() -> Site {
-    let s = Site::memory().with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)")]);
+    fill(Site::memory())
+}
+
+fn fill(site: Site) -> Site {
+    let s = site.with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)")]);
     s.exec("INSERT INTO t VALUES('k', 1, 1), ('l', 2, 2), ('m', 3, 3)");
     s.exec("UPDATE t SET a = 7 WHERE id <> 'm'; DELETE FROM t WHERE id = 'l'");
     s.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('n'), 'a', 1, 1, 9, x'aa', 1, 0)");
+    s.exec("UPDATE t SET b = 8 WHERE id = 'm'; UPDATE t SET b = 9 WHERE id = 'm'");
     s
 }
 
@@ -43,6 +49,8 @@ fn garbage_in_any_internal_column_never_panics() {
         ("crsql_log", "chunks"),
         ("crsql_log", "token"),
         ("crsql_log", "flags"),
+        ("crsql_log", "last_local"),
+        ("crsql_log", "last_local_token"),
         ("crsql_rows_1", "block"),
         ("crsql_master", "value"),
         ("crsql_site", "site_id"),
@@ -77,7 +85,8 @@ fn a_flipped_bit_in_a_blob_never_panics() {
     let mut random = Random::new(11);
     for _ in 0..300 {
         let s = filled();
-        let (table, column) = *random.pick(&[("crsql_log", "entries"), ("crsql_rows_1", "block")]);
+        let (table, column) =
+            *random.pick(&[("crsql_log", "entries"), ("crsql_log", "last_local_token"), ("crsql_rows_1", "block")]);
         let blob: Vec<u8> =
             s.one(&format!("SELECT {column} FROM {table} WHERE length({column}) > 0 ORDER BY random() LIMIT 1"));
         let mut broken = blob.clone();
@@ -95,6 +104,36 @@ fn a_damaged_row_clock_is_an_error_that_says_so() {
     s.exec("UPDATE crsql_rows_1 SET block = x'ff00'");
     let message = s.refused("SELECT * FROM crsql_changes");
     assert!(message.contains("damaged") && message.contains("Restore"), "{message}");
+}
+
+/// A file whose young clocks are damaged, opened by a connection that has not seen them whole.
+fn with_young(dir: &Path, damage: &str) -> Site {
+    let path = dir.join("a.db");
+    fill(Site::file(&path))
+        .exec(&format!("UPDATE crsql_log SET {damage} WHERE last_local IS NOT NULL AND version IS NULL"));
+    Site::file(&path)
+}
+
+#[test]
+fn damaged_young_clocks_are_an_error_that_says_so() {
+    for garbage in ["x''", "x'02'", "x'0105ff'", "x'0101ff'", "x'01000000000000'"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let s = with_young(dir.path(), &format!("last_local_token = {garbage}"));
+        for sql in ["SELECT * FROM crsql_changes", "UPDATE t SET b = 1 WHERE id = 'm'"] {
+            let message = s.refused(sql);
+            assert!(message.contains("damaged") && message.contains("Restore"), "{garbage}: {message}");
+        }
+    }
+}
+
+#[test]
+fn garbage_for_young_clocks_never_panics() {
+    for column in ["last_local", "last_local_token"] {
+        for garbage in ["x'ff'", "x'0100'", "-1", "7", "9223372036854775807", "'text'", "zeroblob(5000)", "1.5"] {
+            let dir = tempfile::tempdir().expect("a directory");
+            exercise(&with_young(dir.path(), &format!("{column} = {garbage}")));
+        }
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 /// Where the present format's fixtures are.
-const PRESENT: &str = "v1";
+const PRESENT: &str = "v2";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -162,6 +162,10 @@ fn files_of_every_format_read_as_they_did_and_take_writes_and_exchanges() {
     for format in formats() {
         for fixture in FIXTURES {
             let path = format.join(fixture.name).with_extension("db");
+            // What an older format did not have it has no fixture of.
+            if !path.exists() && !format.ends_with(PRESENT) {
+                continue;
+            }
             println!("{}", path.display());
             let dir = tempfile::tempdir().expect("a directory");
             let site = copied(&path, dir.path());

@@ -78,6 +78,11 @@ fn stored(db: &Connection, write: &dyn Fn(&str, &str, &[u8])) {
             write("key", &format!("internal_{i}_{j}"), &[&[1], key].concat());
         }
     }
+    for (i, slots) in
+        blobs("SELECT last_local_token FROM crsql_log WHERE typeof(last_local_token) = 'blob'").iter().enumerate()
+    {
+        write("young", &format!("slots_{i}"), slots);
+    }
     for (i, key) in blobs("SELECT DISTINCT pk FROM crsql_changes").iter().enumerate() {
         write("key", &format!("packed_{i}"), &[&[0], key.as_slice()].concat());
     }
