@@ -97,6 +97,10 @@ pub const STREAM_AFTER: u32 = 8;
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
 /// The body must be there within: whoever dawdles keeps one of [`MAX_REQUESTS`] from others.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// The head of an HTTP request must be there within; so must the next one's on a connection that is kept open.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// HTTP connections at once; more wait to be accepted.
+pub const MAX_CONNECTIONS: usize = 512;
 /// Cells of an HTTP answer, as bytes in memory.
 pub const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
 /// SQLite's cap on a string, blob or row in HTTP statements.

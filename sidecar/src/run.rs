@@ -235,7 +235,7 @@ struct Running {
     sources: Sources,
     admin: Admin,
     pool: Arc<Pool>,
-    http: tokio::task::JoinHandle<std::io::Result<()>>,
+    http: tokio::task::JoinHandle<()>,
     stop_http: watch::Sender<bool>,
     facts: Facts,
 }
@@ -347,7 +347,7 @@ fn node(
     Ok((node, clock))
 }
 
-type Http = (Arc<Pool>, tokio::task::JoinHandle<std::io::Result<()>>, watch::Sender<bool>);
+type Http = (Arc<Pool>, tokio::task::JoinHandle<()>, watch::Sender<bool>);
 
 fn serve_http(config: &RunConfig, sockets: &Sockets, opener: &Opener, gate: &Arc<WriteGate>) -> std::io::Result<Http> {
     let opener = opener.clone();
@@ -361,7 +361,7 @@ fn serve_http(config: &RunConfig, sockets: &Sockets, opener: &Opener, gate: &Arc
 }
 
 /// Requests under way are finished, within reason.
-async fn end_http(http: tokio::task::JoinHandle<std::io::Result<()>>, pool: Arc<Pool>) {
+async fn end_http(http: tokio::task::JoinHandle<()>, pool: Arc<Pool>) {
     let abort = http.abort_handle();
     if tokio::time::timeout(Duration::from_millis(1000), http).await.is_err() {
         abort.abort();

@@ -20,17 +20,19 @@ impl Access {
     /// # Errors
     /// 421 for a foreign host name, 403 for a foreign origin, 401 without the token.
     pub fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
-        let host = match (uri.authority(), headers.get(header::HOST)) {
-            (Some(authority), _) => Some(authority.as_str()),
-            (None, Some(value)) => value.to_str().ok(),
-            (None, None) => None,
+        let mut named = headers.get_all(header::HOST).iter();
+        let host = match (uri.authority(), named.next(), named.next()) {
+            (_, _, Some(_)) => return Err(Refusal::new(StatusCode::BAD_REQUEST, "there is more than one Host header")),
+            (Some(authority), ..) => Some(authority.as_str()),
+            (None, Some(value), _) => value.to_str().ok(),
+            (None, None, _) => None,
         };
         let host = host.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "the Host header is missing"))?;
         if !self.serves(host) {
             let message = format!("this node does not serve the host name {}; allow it with --http-host", quoted(host));
             return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, message));
         }
-        if let Some(origin) = headers.get(header::ORIGIN) {
+        for origin in headers.get_all(header::ORIGIN) {
             let origin = origin.to_str().unwrap_or("");
             let own = ["http://", "https://"].iter().find_map(|s| origin.strip_prefix(s));
             if !own.is_some_and(|own| own.eq_ignore_ascii_case(host)) {
@@ -79,7 +81,7 @@ mod tests {
     fn check(access: &Access, headers: &[(&'static str, &str)]) -> u16 {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.insert(*name, value.parse().unwrap());
+            map.append(*name, value.parse().unwrap());
         }
         access.check(&map, &Uri::from_static("/sql")).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
     }
@@ -94,6 +96,7 @@ mod tests {
             assert_eq!(check(&access, &[("host", host)]), 421, "{host}");
         }
         assert_eq!(check(&access, &[]), 400);
+        assert_eq!(check(&access, &[("host", "localhost"), ("host", "evil.example")]), 400, "which of them is meant?");
     }
 
     #[test]
@@ -103,6 +106,11 @@ mod tests {
         assert_eq!(check(&access, &[host, ("origin", "http://127.0.0.1:8080")]), 200);
         for origin in ["https://evil.example", "null", "http://127.0.0.1:9999", "http://127.0.0.1"] {
             assert_eq!(check(&access, &[host, ("origin", origin)]), 403, "{origin}");
+            assert_eq!(
+                check(&access, &[host, ("origin", "http://127.0.0.1:8080"), ("origin", origin)]),
+                403,
+                "{origin}"
+            );
         }
     }
 

@@ -7,12 +7,13 @@
 mod access;
 mod exec;
 mod guard;
+mod listen;
 mod pool;
 
 pub use access::Access;
 pub use pool::{OpenConnection, Pool};
 
-use crate::limits::{BODY_TIMEOUT, MAX_BODY, MAX_REQUESTS};
+use crate::limits::{BODY_TIMEOUT, HEADER_TIMEOUT, MAX_BODY, MAX_REQUESTS};
 use axum::body::{to_bytes, Body};
 use axum::extract::{Request, State};
 use axum::http::{header, HeaderValue, Method, StatusCode};
@@ -37,26 +38,14 @@ struct Api {
 }
 
 /// Serves until `stop` says so, then finishes the requests under way.
-///
-/// # Errors
-/// When the listener breaks.
-pub async fn serve(
-    listener: TcpListener,
-    pool: Arc<Pool>,
-    access: Access,
-    stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, pool: Arc<Pool>, access: Access, stop: watch::Receiver<bool>) {
     let api = Api { pool, access, requests: Semaphore::new(MAX_REQUESTS), patience: BODY_TIMEOUT };
-    serve_api(listener, api, stop).await
+    serve_api(listener, api, stop, HEADER_TIMEOUT).await;
 }
 
-async fn serve_api(listener: TcpListener, api: Api, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
-    let api = Arc::new(api);
-    let router = Router::new().fallback(answer).with_state(api);
-    let stopped = async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    axum::serve(listener, router).with_graceful_shutdown(stopped).await
+async fn serve_api(listener: TcpListener, api: Api, stop: watch::Receiver<bool>, patience: Duration) {
+    let router = Router::new().fallback(answer).with_state(Arc::new(api));
+    listen::serve(listener, router, stop, patience).await;
 }
 
 /// Binds the HTTP listener.

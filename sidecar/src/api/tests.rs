@@ -202,7 +202,7 @@ struct Server {
     addr: SocketAddr,
     _dir: tempfile::TempDir,
     stop: watch::Sender<bool>,
-    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    served: tokio::task::JoinHandle<()>,
 }
 
 async fn server() -> Server {
@@ -215,7 +215,7 @@ async fn server() -> Server {
     let (stop, stopped) = watch::channel(false);
     let requests = Semaphore::new(MAX_REQUESTS);
     let api = Api { pool, access: Access::default(), requests, patience: Duration::from_secs(1) };
-    let served = tokio::spawn(serve_api(listener, api, stopped));
+    let served = tokio::spawn(serve_api(listener, api, stopped, Duration::from_secs(1)));
     Server { addr, _dir: dir, stop, served }
 }
 
@@ -259,7 +259,7 @@ async fn every_request_gets_an_answer_in_json() {
         assert!(json["error"].is_string(), "{json}");
     }
     let _ = server.stop.send(true);
-    server.served.await.unwrap().unwrap();
+    server.served.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -283,5 +283,49 @@ async fn who_sends_a_body_too_slowly_does_not_keep_others_out() {
     assert_eq!(answer, b"HTTP/1.1 408");
     drop(slow);
     let _ = server.stop.send(true);
-    server.served.await.unwrap().unwrap();
+    server.served.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_end_its_headers_is_cut_off_and_keeps_nobody_out() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = server().await;
+    let mut slow = Vec::new();
+    for _ in 0..crate::limits::MAX_CONNECTIONS {
+        let mut stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+        stream.write_all(b"POST /sql HTTP/1.1\r\nX-Slow: ").await.unwrap();
+        slow.push(stream);
+    }
+    let head = "POST /sql HTTP/1.1\r\nContent-Type: application/sql";
+    let asked = tokio::time::timeout(Duration::from_secs(20), ask(server.addr, head, b"SELECT 1")).await;
+    assert!(asked.expect("a place comes free").0.contains("200"));
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(20), slow[0].read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "it is still connected");
+    let _ = server.stop.send(true);
+    server.served.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_is_kept_for_the_next_request_and_a_stop_ends_it() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = server().await;
+    let mut stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+    for _ in 0..3 {
+        let request = format!(
+            "POST /sql HTTP/1.1\r\nHost: {}\r\nContent-Type: application/sql\r\nContent-Length: 8\r\n\r\nSELECT 1",
+            server.addr
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 15];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 200 OK");
+        let mut rest = Vec::new();
+        while !rest.ends_with(b"}") {
+            rest.push(stream.read_u8().await.unwrap());
+        }
+    }
+    let _ = server.stop.send(true);
+    server.served.await.unwrap();
+    assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0, "it was not closed");
 }
