@@ -142,7 +142,7 @@ impl Session {
         set.bind_int(4, garbage.cast_signed())?;
         set.execute()?;
         drop(set);
-        self.tx_mut().forget_tail();
+        self.forget_tail();
         Ok(())
     }
 

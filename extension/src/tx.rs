@@ -11,6 +11,8 @@ pub struct TxState {
     pub active: bool,
     /// The catalogue was compared with the schema in this transaction.
     pub checked: bool,
+    /// That was done in a transaction of a single statement: the schema stays what it was then.
+    pub single: bool,
     /// As `checked`, for merges.
     pub merge_checked: bool,
     /// The catalogue is fresh enough to know all inboxes.
@@ -109,13 +111,9 @@ impl TxState {
         self.saved = saved;
         self.tail = None;
         self.checked = false;
+        self.single = false;
         self.merge_checked = false;
         self.inbox_checked = false;
-    }
-
-    /// Something may have been rolled back: what was read must be read again.
-    pub fn forget_tail(&mut self) {
-        self.tail = None;
     }
 }
 

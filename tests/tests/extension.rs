@@ -38,3 +38,5 @@ mod refusals;
 mod scopes;
 #[path = "extension/transparency.rs"]
 mod transparency;
+#[path = "extension/young.rs"]
+mod young;
