@@ -83,6 +83,11 @@ impl TxState {
         self.saved.retain(|(n, _)| *n < id);
     }
 
+    /// The records that this transaction may go on with.
+    pub fn open_records(&self) -> impl Iterator<Item = &OpenRecord> {
+        self.local.iter().chain(&self.foreign)
+    }
+
     /// Called before the state changes: savepoints that have seen no change yet take their copy now. Most statements
     /// have a savepoint and change nothing here, so a copy at its begin would be paid for nothing.
     pub fn before_change(&mut self) {

@@ -228,3 +228,28 @@ fn what_one_statement_writes_goes_when_the_next_one_outlives_all_of_it() {
     newcomer.pull(&a);
     assert_eq!(newcomer.changes(), a.changes());
 }
+
+#[test]
+fn i2_a_sweep_leaves_the_records_alone_that_its_transaction_goes_on_with() {
+    let (a, b) = (site(), site());
+    b.exec("INSERT INTO t VALUES('far', 1, 1)");
+    let (parts, _) = b.answer(&[1, 0]);
+    // Keys so long that the record has chunks, which a sweep would move together.
+    let write = |key: &str| a.exec(&format!("INSERT INTO t VALUES('{key}' || hex(zeroblob(2000)), 1, 1)"));
+    a.exec("BEGIN");
+    write("one");
+    a.one::<i64>("SELECT count(*) FROM crsql_changes");
+    a.exec("DELETE FROM t");
+    for (part, _) in &parts {
+        // Its record is newer than the one of this transaction's own writes.
+        a.merge(part).expect("it is merged");
+    }
+    a.one::<i64>("SELECT starling_prune(1000)");
+    write("two");
+    write("three");
+    a.exec("COMMIT");
+    assert_eq!(a.one::<i64>("SELECT count(*) FROM crsql_changes WHERE cid = 'a'"), 3);
+    starling_tests::ledger::check(&a);
+    b.pull(&a);
+    assert_eq!(a.changes(), b.changes());
+}
