@@ -40,3 +40,5 @@ mod scopes;
 mod transparency;
 #[path = "extension/young.rs"]
 mod young;
+#[path = "extension/young_laws.rs"]
+mod young_laws;

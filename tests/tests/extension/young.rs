@@ -167,3 +167,154 @@ fn connections_that_may_not_write_read_young_clocks() {
         site.exec("UPDATE t SET b = b + 1 WHERE id = 4");
     }
 }
+
+#[test]
+fn clocks_stay_young_up_to_a_number_and_a_distance_and_are_none_the_worse_for_it() {
+    let dir = dir();
+    let path = dir.path().join("a.db");
+    let site = Site::file(&path).with(&[T]);
+    site.exec("PRAGMA synchronous = OFF");
+    site.exec(
+        "WITH n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 300) INSERT INTO t SELECT i, 0, 0 FROM n",
+    );
+    let mut most = 0;
+    for id in 1..=300 {
+        site.exec(&format!("UPDATE t SET a = 1 WHERE id = {id}"));
+        most = most.max(in_force(&site));
+    }
+    assert!((250..=256).contains(&most), "{most}");
+    // Few clocks, far apart: inserts in between carry none.
+    site.one::<i64>("SELECT starling_prune(0)");
+    for id in 301..=900 {
+        site.exec(&format!("INSERT INTO t VALUES({id}, 0, 0)"));
+        if id % 200 == 0 {
+            site.exec(&format!("UPDATE t SET a = 2 WHERE id = {id}"));
+        }
+        let back = "SELECT coalesce(last_local, 0) FROM crsql_log ORDER BY db_version DESC LIMIT 1";
+        assert!(site.one::<i64>(back) <= 520);
+    }
+    site.exec("BEGIN; SELECT crsql_next_db_version(1000000); UPDATE t SET a = 3 WHERE id = 900; COMMIT");
+    site.exec("UPDATE t SET b = 4 WHERE id = 900");
+    let again = Site::open(&path);
+    assert_eq!(again.changes(), site.changes());
+    ledger::check(&again);
+    let other = Site::memory().with(&[T]);
+    other.pull(&site);
+    assert_eq!((other.changes(), other.vector()), (site.changes(), site.vector()));
+}
+
+#[test]
+fn a_table_that_is_let_go_taken_again_dropped_or_made_anew_keeps_its_young_clocks() {
+    let dir = dir();
+    let site = young(&dir.path().join("a.db"));
+    site.one::<String>("SELECT crsql_as_table('t')");
+    assert!(site.changes().is_empty());
+    site.one::<String>("SELECT crsql_as_crr('t')");
+    // Nothing tells what was written meanwhile, so every cell is written once more.
+    assert_eq!(versions(&site), [3; 10]);
+    update_each(&site);
+    site.one::<String>("SELECT crsql_begin_alter('t')");
+    site.exec("ALTER TABLE t ADD COLUMN c DEFAULT 1");
+    site.one::<String>("SELECT crsql_commit_alter('t')");
+    assert_eq!(versions(&site), [4; 10]);
+    update_each(&site);
+    site.exec(
+        "CREATE TABLE u AS SELECT * FROM t; DROP TABLE t; CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c DEFAULT 1)",
+    );
+    site.exec("INSERT INTO t SELECT * FROM u; DROP TABLE u");
+    site.one::<i64>("SELECT starling_resume()");
+    assert_eq!(versions(&site), [6; 10]);
+    ledger::check(&site);
+    update_each(&site);
+    // Its clocks are in force while it is gone, and move when somebody else's write asks for it.
+    site.exec("DROP TABLE t; CREATE TABLE u(id INTEGER PRIMARY KEY, a)");
+    site.one::<i64>("SELECT starling_resume()");
+    site.one::<String>("SELECT crsql_as_crr('u')");
+    site.exec("INSERT INTO u VALUES(1, 1); UPDATE u SET a = 2; UPDATE u SET a = 3");
+    site.one::<i64>("SELECT starling_prune(0)");
+    assert_eq!(versions(&site), [3]);
+    ledger::check(&site);
+}
+
+#[test]
+fn a_failed_commit_that_is_retried_or_given_up_leaves_the_clocks_as_they_are_to_be() {
+    let dir = dir();
+    let path = dir.path().join("a.db");
+    let site = young(&path);
+    site.exec("PRAGMA journal_mode = delete");
+    site.db.busy_timeout(std::time::Duration::ZERO).expect("no patience");
+    let reader = Site::open(&path);
+    for retried in [true, false] {
+        reader.exec("BEGIN; SELECT count(*) FROM t");
+        let mut hold = reader.db.prepare("SELECT * FROM t").expect("it prepares");
+        let mut rows = hold.query([]).expect("it runs");
+        assert!(rows.next().expect("a row").is_some());
+        let before = reader.changes();
+        // The flush is done, the commit is not: what follows is a second flush of the same record.
+        site.exec("BEGIN; UPDATE t SET a = a + 1 WHERE id = 1");
+        assert!(site.refused("COMMIT").contains("locked"));
+        assert_eq!(reader.changes(), before);
+        site.exec("UPDATE t SET a = a + 1 WHERE id = 2; UPDATE t SET a = a + 1 WHERE id = 1");
+        assert!(site.refused("COMMIT").contains("locked"));
+        drop(rows);
+        drop(hold);
+        reader.exec("COMMIT");
+        site.exec(if retried { "COMMIT" } else { "ROLLBACK" });
+        // One of a single statement, which is rolled back by itself.
+        let mut hold = reader.db.prepare("SELECT * FROM t").expect("it prepares");
+        let mut rows = hold.query([]).expect("it runs");
+        assert!(rows.next().expect("a row").is_some());
+        assert!(site.refused("UPDATE t SET a = a + 1 WHERE id = 3").contains("locked"));
+        drop(rows);
+        assert_eq!(versions(&site), [4, 3, 2, 2, 2, 2, 2, 2, 2, 2]);
+        assert_eq!(site.changes(), reader.changes());
+    }
+    ledger::check(&site);
+}
+
+#[test]
+fn a_row_of_more_than_a_thousand_columns_is_deleted_while_the_record_that_wrote_it_is_the_newest() {
+    let columns: String = (0..1100).map(|i| format!(", c{i} DEFAULT 0")).collect();
+    let wide = format!("CREATE TABLE w(id INTEGER PRIMARY KEY{columns})");
+    let site = Site::memory().with(&[T, ("w", &wide)]);
+    let set = |value: u32| (0..1100).map(|i| format!("c{i} = {value}")).collect::<Vec<_>>().join(", ");
+    site.exec("INSERT INTO w(id) VALUES(1), (2); INSERT INTO t VALUES(1, 1, 1); UPDATE t SET a = 2");
+    site.exec(&format!("UPDATE w SET {} WHERE id = 1", set(1)));
+    for between in ["", "UPDATE t SET a = a + 1"] {
+        site.exec(between);
+        // A small transaction that outlives a whole record.
+        site.exec("DELETE FROM w WHERE id = 1; INSERT INTO w(id) VALUES(1)");
+        site.exec(&format!("UPDATE w SET {} WHERE id = 1", set(2)));
+    }
+    let other = Site::memory().with(&[T, ("w", &wide)]);
+    other.pull(&site);
+    assert_eq!((other.changes(), other.vector()), (site.changes(), site.vector()));
+    ledger::check(&site);
+}
+
+#[test]
+fn two_connections_that_take_turns_within_and_without_transactions_see_each_other_s_clocks() {
+    for journal in ["wal", "delete"] {
+        let dir = dir();
+        let path = dir.path().join("a.db");
+        let site = young(&path);
+        site.exec(&format!("PRAGMA journal_mode = {journal}"));
+        let other = Site::open(&path);
+        other.exec("PRAGMA trusted_schema = OFF");
+        for id in 1..=10 {
+            other.changes();
+            site.exec(&format!("UPDATE t SET a = a + 1 WHERE id = {id}"));
+            other.exec(&format!("BEGIN; UPDATE t SET a = a + 1 WHERE id = {id}; SAVEPOINT s"));
+            assert_eq!(versions(&other)[id - 1], 4);
+            // The second flush moves the clocks, and the savepoint takes that back.
+            other.exec("UPDATE t SET a = a + 1");
+            assert_eq!(versions(&other)[id - 1], 5);
+            other.exec("ROLLBACK TO s");
+            assert_eq!(versions(&other)[id - 1], 4);
+            other.exec(&format!("{}; ", if id % 3 == 0 { "UPDATE t SET b = b + 1; COMMIT" } else { "COMMIT" }));
+            assert_eq!(site.changes(), other.changes());
+        }
+        assert_eq!(versions(&site), [4; 10]);
+        ledger::check(&site);
+    }
+}
