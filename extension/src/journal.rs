@@ -49,7 +49,7 @@ impl PackedKind {
         match self.0 & 7 {
             0 => TouchKind::Delete,
             5 => TouchKind::Update { word: (self.0 >> 3 & 0x1fff) as u16, mask: u64::from(self.0 >> 16) },
-            insert => TouchKind::Insert { replace: insert - 1 & 1 != 0, moved: insert - 1 & 2 != 0 },
+            insert => TouchKind::Insert { replace: (insert - 1) & 1 != 0, moved: (insert - 1) & 2 != 0 },
         }
     }
 }

@@ -216,11 +216,11 @@ fn history(seed: u64) {
             return;
         }
         assert_eq!(outcomes[0], outcomes[1], "one file says otherwise");
-        for i in 0..CONNECTIONS {
+        for (i, depth) in depth.iter_mut().enumerate() {
             let autocommit = twins[0].on[i].db.is_autocommit();
             assert_eq!(autocommit, twins[1].on[i].db.is_autocommit());
             if autocommit {
-                depth[i] = 0;
+                *depth = 0;
                 busy = busy.filter(|b| *b != i);
             } else {
                 busy = Some(i);
