@@ -85,6 +85,7 @@ impl Catalog {
 impl Session {
     /// Forgets what another connection or a schema change has made stale.
     pub fn refresh(&self) -> Result<()> {
+        self.doubt_young();
         let data = self.int("PRAGMA main.data_version")?;
         let schema = self.int("PRAGMA main.schema_version")?;
         let mut catalog = self.catalog.borrow_mut();

@@ -187,7 +187,7 @@ impl Session {
         rename.execute()?;
         drop(rename);
         self.meta.replace(None);
-        self.tx_mut().forget_tail();
+        self.forget_tail();
         let fresh = self.ordinal(origin)?;
         let mut mark = self.fixed("INSERT INTO main.crsql_master(key, value) VALUES('given_up.' || ?1, 1)")?;
         mark.bind_int(1, i64::from(fresh))?;

@@ -5,8 +5,7 @@
 //! table-valued function, whose arguments are what they tell: a statement that reads needs no statement journal for it,
 //! which SQLite opens for one that writes to a virtual table or calls a function, and which costs a copy of each page.
 
-use crate::log::Tail;
-use crate::session::{Session, Shared};
+use crate::session::{LastCommit, Session, Shared};
 use crate::sqlgen::{Ident, Tag, TagOp, JOURNAL, KEY_SLOTS};
 use crate::sqlite::{Args, Change, ColumnOut, Conflict, Db, Error, IndexInfo, Op, Result, VTab, VTabCursor};
 use starling_crdt::key;
@@ -75,9 +74,13 @@ impl VTab for JournalTable {
     }
 
     fn commit(&self) -> Result<()> {
-        let tail = self.session.tx.borrow().tail;
-        // Where the file's version stays what it is, nobody has committed since.
-        self.session.known_tail.set(self.session.db.file_version().zip(tail));
+        let (tail, single) = {
+            let tx = self.session.tx.borrow();
+            (tx.tail, tx.single)
+        };
+        // One of several statements may have changed the schema after its first write to a CRR.
+        let left = |(file_version, tail)| LastCommit { file_version, tail, agreed: single };
+        self.session.known_tail.set(self.session.db.file_version().zip(tail).map(left));
         self.session.end_transaction();
         Ok(())
     }
@@ -254,10 +257,11 @@ impl Session {
     /// Once per transaction: is the catalogue still what the schema says, and which file is this?
     fn check_transaction(&self) -> Result<()> {
         let version = self.db.file_version();
-        let unchanged = |(then, _): &(u32, Tail)| version == Some(*then);
+        let unchanged = |last: &LastCommit| version == Some(last.file_version);
         // Where nobody has committed since we did, the schema is what it was; unless this transaction has changed it before
         // its first write to a CRR, which one of a single statement cannot have.
-        if !(self.known_tail.get().as_ref().is_some_and(unchanged) && self.db.is_autocommit()) {
+        let single = self.db.is_autocommit();
+        if !(single && self.known_tail.get().filter(unchanged).is_some_and(|last| last.agreed)) {
             self.refresh()?;
         }
         let known = self.known_tail.take().filter(unchanged);
@@ -267,11 +271,12 @@ impl Session {
         let twins = self.twins(file, attached);
         let mut tx = self.tx.borrow_mut();
         tx.checked = true;
+        tx.single = single;
         tx.file = file;
         tx.attached = count;
         tx.twins = twins;
         if tx.tail.is_none() && tx.local.is_none() && tx.foreign.is_none() {
-            tx.tail = known.map(|(_, tail)| tail);
+            tx.tail = known.map(|last| last.tail);
         }
         Ok(())
     }

@@ -106,6 +106,13 @@ impl Session {
         Ok(tail)
     }
 
+    /// The newest record has changed, or the epoch: it is to be read again. What the commit before left behind is no
+    /// better, in case this transaction has not asked for it yet.
+    pub fn forget_tail(&self) {
+        self.tx_mut().tail = None;
+        self.known_tail.set(None);
+    }
+
     /// Starts or goes on with the record of this transaction's local dot.
     pub fn open_local(&self) -> Result<OpenRecord> {
         let (open, requested) = {
@@ -245,7 +252,7 @@ impl<'s> LogWriter<'s> {
             set.bind_int(5, self.weight.cast_signed())?;
             set.execute()?;
             drop(set);
-            self.session.tx_mut().forget_tail();
+            self.session.forget_tail();
             return Ok(self.record);
         }
         if self.record.chunks > 0 || self.chunk.size() > INLINE_MAX {

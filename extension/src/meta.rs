@@ -122,7 +122,7 @@ impl Session {
             self.note_own(meta.origin, tail.last_local)?;
         }
         self.draw_epoch(i64::from(meta.site_row), tail.db_version)?;
-        self.tx_mut().forget_tail();
+        self.forget_tail();
         Ok(())
     }
 
@@ -139,7 +139,7 @@ impl Session {
         let row = self.db.last_insert_rowid();
         self.set_master("self", &row.to_string())?;
         self.draw_epoch(row, tail.db_version)?;
-        self.tx_mut().forget_tail();
+        self.forget_tail();
         Ok(())
     }
 

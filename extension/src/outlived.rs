@@ -65,6 +65,10 @@ impl Session {
             }
             // A dot with several records came in parts; that is left to the sweeps too.
             if let [record] = self.records_of(origin, version)?.as_slice() {
+                // A merge in this very transaction may go on with it.
+                if self.tx.borrow().open_records().any(|open| open.db_version == record.db_version) {
+                    continue;
+                }
                 if let Some(entries) = self.names_only(record, cells)? {
                     self.drop_record(record)?;
                     gone.entries += entries;

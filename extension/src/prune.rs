@@ -89,10 +89,12 @@ impl Session {
         // What carries young clocks is not to be written anew.
         self.age()?;
         let newest = self.tail()?.db_version;
+        // Nor is a record that this transaction may go on with; a merge's may stand behind its own.
+        let end = self.tx.borrow().open_records().fold(newest, |end, open| end.min(open.db_version));
         let mut at = self.sweep_position()?;
         let (mut seen, mut dropped) = (0, 0);
         while seen < budget {
-            let Some((record, first)) = self.next_to_sweep(at)?.filter(|(r, _)| r.db_version < newest) else {
+            let Some((record, first)) = self.next_to_sweep(at)?.filter(|(r, _)| r.db_version < end) else {
                 at = Position::default();
                 break;
             };
@@ -142,7 +144,7 @@ impl Session {
         set.bind_int(4, garbage.cast_signed())?;
         set.execute()?;
         drop(set);
-        self.tx_mut().forget_tail();
+        self.forget_tail();
         Ok(())
     }
 

@@ -117,12 +117,23 @@ pub struct Session {
     /// What `merging` uses again from row to row.
     pub(crate) merging_buffer: Cell<MergingRow>,
     pub(crate) random: Cell<u64>,
-    /// The newest record after our last commit, and the file's version in which it is that.
-    pub(crate) known_tail: Cell<Option<(u32, Tail)>>,
+    /// What our last commit left behind.
+    pub(crate) known_tail: Cell<Option<LastCommit>>,
     /// The row clocks that live in log records.
     pub(crate) young: RefCell<Young>,
     /// Tables of which some row has had a clock. One may be left that has none any more: it is looked for in vain.
     pub(crate) clocked: RefCell<BTreeSet<u32>>,
+}
+
+/// What a commit of this connection left behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastCommit {
+    /// The file's version then: while it stays that, nobody has committed since.
+    pub file_version: u32,
+    /// The newest record.
+    pub tail: Tail,
+    /// The catalogue agreed with the schema.
+    pub agreed: bool,
 }
 
 /// The row that a merge is writing.

@@ -11,6 +11,8 @@ pub struct TxState {
     pub active: bool,
     /// The catalogue was compared with the schema in this transaction.
     pub checked: bool,
+    /// That was done in a transaction of a single statement: the schema stays what it was then.
+    pub single: bool,
     /// As `checked`, for merges.
     pub merge_checked: bool,
     /// The catalogue is fresh enough to know all inboxes.
@@ -81,6 +83,11 @@ impl TxState {
         self.saved.retain(|(n, _)| *n < id);
     }
 
+    /// The records that this transaction may go on with.
+    pub fn open_records(&self) -> impl Iterator<Item = &OpenRecord> {
+        self.local.iter().chain(&self.foreign)
+    }
+
     /// Called before the state changes: savepoints that have seen no change yet take their copy now. Most statements
     /// have a savepoint and change nothing here, so a copy at its begin would be paid for nothing.
     pub fn before_change(&mut self) {
@@ -109,13 +116,9 @@ impl TxState {
         self.saved = saved;
         self.tail = None;
         self.checked = false;
+        self.single = false;
         self.merge_checked = false;
         self.inbox_checked = false;
-    }
-
-    /// Something may have been rolled back: what was read must be read again.
-    pub fn forget_tail(&mut self) {
-        self.tail = None;
     }
 }
 

@@ -114,6 +114,12 @@ impl Session {
         self.read_young()
     }
 
+    /// Before a read: another file beneath the connection may have just the version of the one before, so the newest record
+    /// must be seen once.
+    pub fn doubt_young(&self) {
+        self.young.borrow_mut().as_of = None;
+    }
+
     /// Reads the records in force, as far as they are not known yet: all in one statement, so of one moment.
     fn read_young(&self) -> Result<()> {
         let known = self.young.borrow().seen;
@@ -220,7 +226,7 @@ impl Session {
             set.bind_int(1, tail.db_version.cast_signed())?;
             set.execute()?;
             drop(set);
-            self.tx_mut().forget_tail();
+            self.forget_tail();
         }
         Ok(())
     }

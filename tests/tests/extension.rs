@@ -38,3 +38,7 @@ mod refusals;
 mod scopes;
 #[path = "extension/transparency.rs"]
 mod transparency;
+#[path = "extension/young.rs"]
+mod young;
+#[path = "extension/young_laws.rs"]
+mod young_laws;

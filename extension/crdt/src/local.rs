@@ -87,20 +87,12 @@ pub fn fold(before: &Before<'_>, touches: &[Touch], columns: &[u32], dot: Stamp)
     state.finish(before, columns, dot)
 }
 
-/// Whether the `i`-th touch re-creates a row: such an insert has a `'-1'` write before its cells, which takes a seq (X7).
-/// An insert under a new key has one in any case.
+/// Whether the `i`-th touch is an insert in a later lifetime than the first, which it begins or writes over: it has a `'-1'`
+/// write before its cells, which takes a seq (X7). An insert under a new key has one in any case.
 #[must_use]
 pub fn recreates(clock: Option<&RowClock>, touches: &[TouchKind], i: usize) -> bool {
-    let mut dead = clock.is_some_and(|c| !c.is_alive());
-    for (at, kind) in touches.iter().enumerate() {
-        match kind {
-            TouchKind::Insert { moved, .. } if at == i => return dead && !moved,
-            TouchKind::Insert { .. } => dead = false,
-            TouchKind::Delete => dead = true,
-            TouchKind::Update { .. } => {}
-        }
-    }
-    false
+    let inserted = matches!(touches.get(i), Some(TouchKind::Insert { moved: false, .. }));
+    inserted && (clock.is_some_and(|c| c.cl > 1) || touches.iter().take(i).any(|t| *t == TouchKind::Delete))
 }
 
 /// What [`fold`] comes to for a single update of a row that was there, without its detours: `clock` is changed in place,

@@ -228,3 +228,46 @@ fn what_one_statement_writes_goes_when_the_next_one_outlives_all_of_it() {
     newcomer.pull(&a);
     assert_eq!(newcomer.changes(), a.changes());
 }
+
+#[test]
+fn i2_a_sweep_leaves_the_records_alone_that_its_transaction_goes_on_with() {
+    let (a, b) = (site(), site());
+    b.exec("INSERT INTO t VALUES('far', 1, 1)");
+    let (parts, _) = b.answer(&[1, 0]);
+    // Keys so long that the record has chunks, which a sweep would move together.
+    let write = |key: &str| a.exec(&format!("INSERT INTO t VALUES('{key}' || hex(zeroblob(2000)), 1, 1)"));
+    a.exec("BEGIN");
+    write("one");
+    a.one::<i64>("SELECT count(*) FROM crsql_changes");
+    a.exec("DELETE FROM t");
+    for (part, _) in &parts {
+        // Its record is newer than the one of this transaction's own writes.
+        a.merge(part).expect("it is merged");
+    }
+    a.one::<i64>("SELECT starling_prune(1000)");
+    write("two");
+    write("three");
+    a.exec("COMMIT");
+    assert_eq!(a.one::<i64>("SELECT count(*) FROM crsql_changes WHERE cid = 'a'"), 3);
+    starling_tests::ledger::check(&a);
+    b.pull(&a);
+    assert_eq!(a.changes(), b.changes());
+}
+
+#[test]
+fn x7_a_row_replaced_in_a_later_lifetime_gives_no_seq_to_two_cells() {
+    let a = site();
+    a.exec("INSERT INTO t VALUES('k', 1, 1); DELETE FROM t; INSERT INTO t VALUES('k', 1, 1); UPDATE t SET b = 2");
+    // The '-1' row of the second lifetime takes a seq of its own, also where REPLACE does not begin it.
+    a.exec("BEGIN; REPLACE INTO t VALUES('k', 3, 3); UPDATE t SET b = 4; COMMIT");
+    let rows = a.rows("SELECT cid, val, col_version, cl, seq FROM crsql_changes");
+    assert_eq!(rows, ["'-1'|NULL|3|3|0", "'a'|3|2|3|1", "'b'|4|4|3|3"]);
+    // A row of a later lifetime that waits for a value is written over too.
+    let needs = ("n", "CREATE TABLE n(id INTEGER PRIMARY KEY, a TEXT NOT NULL, b)");
+    let b = Site::memory().with(&[needs]);
+    b.exec("INSERT INTO crsql_changes VALUES('n', x'010905', 'b', 7, 5, 9, x'01', 3, 0)");
+    assert_eq!(b.one::<i64>("SELECT count(*) FROM n"), 0);
+    b.exec("BEGIN; INSERT INTO n VALUES(5, 'again', 8); UPDATE n SET b = 9; COMMIT");
+    assert_eq!(b.one::<i64>("SELECT count(*) FROM crsql_changes WHERE cid = 'b'"), 1);
+    [&a, &b].into_iter().for_each(starling_tests::ledger::check);
+}
