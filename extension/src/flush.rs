@@ -49,7 +49,8 @@ struct Touched {
 }
 
 impl Session {
-    /// Writes what the journal holds. Nothing is lost when it fails: while the transaction goes on the journal keeps it.
+    /// Writes what the journal holds. Where that fails and the transaction goes on all the same, it can only be rolled back,
+    /// as a whole or to a savepoint.
     pub fn flush(&self) -> Result<()> {
         if self.tx.borrow().poisoned {
             return Err(Error::msg(
@@ -76,6 +77,9 @@ impl Session {
         if result.is_ok() {
             self.journal.borrow_mut().recycle(touches);
         } else if self.tx.borrow().active {
+            // Some of the keys may have been folded into their clocks already, and must not be once more. The touches are
+            // wanted again where a savepoint from before all this is rolled back to.
+            self.tx_mut().poisoned = true;
             self.journal.borrow_mut().put_back(touches);
         }
         result

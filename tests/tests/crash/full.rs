@@ -135,3 +135,43 @@ fn an_interrupt_at_any_point_leaves_nothing_in_half_and_a_retry_succeeds() {
     let failures = struggle(Obstacle::Interrupt, "wal", seed) + struggle(Obstacle::Interrupt, "delete", seed + 1);
     assert!(failures > 100, "it was hardly ever interrupted: {failures}");
 }
+
+/// A read of `crsql_changes` within a transaction writes what the transaction has touched so far. Interrupted in the middle
+/// of that, it must not be possible to go on as if nothing had been written.
+#[test]
+fn a_read_within_a_transaction_that_is_interrupted_while_it_flushes_counts_no_write_twice() {
+    let (mut failed, mut whole) = (0, 0);
+    for steps in 1..120 {
+        let mut site = Site::memory().with(TABLES);
+        site.exec("INSERT INTO t VALUES('a', 1, 1), ('b', 2, 2), ('c', 3, 3); UPDATE t SET a = 9");
+        let before = state(&site);
+        let fuse = light(&mut site);
+        site.exec(
+            "BEGIN; SAVEPOINT s; UPDATE t SET a = a + 1; DELETE FROM t WHERE id = 'c'; INSERT INTO t VALUES('d', 4, 4)",
+        );
+        fuse.store(steps, Ordering::Relaxed);
+        let read = site.db.query_row("SELECT count(*) FROM crsql_changes", [], |r| r.get::<_, i64>(0));
+        fuse.store(0, Ordering::Relaxed);
+        let committed = if site.db.is_autocommit() { Ok(()) } else { site.db.execute_batch("COMMIT") };
+        match (read, committed) {
+            (Err(_), Err(_)) if !site.db.is_autocommit() => {
+                failed += 1;
+                if steps % 2 == 0 {
+                    site.exec("ROLLBACK");
+                } else {
+                    site.exec("ROLLBACK TO s; COMMIT");
+                }
+                assert_eq!(state(&site), before, "{steps}");
+            }
+            (Err(_), _) if state(&site) == before => failed += 1,
+            _ => {
+                whole += 1;
+                let versions =
+                    "SELECT cid, col_version FROM crsql_changes WHERE pk = crsql_pack_columns('a') AND cid = 'a'";
+                assert_eq!(site.rows(versions), ["'a'|3"], "{steps}");
+            }
+        }
+        check(&site);
+    }
+    assert!(failed > 10 && whole > 10, "{failed} were interrupted, {whole} were not");
+}
