@@ -150,7 +150,8 @@ impl Session {
         Ok(out)
     }
 
-    /// A hash of the live cells held of a dot: two nodes may carry different cells of one dot, and must not look equal.
+    /// A hash of the live cells held of a dot: two nodes may carry different cells of one dot, and must not look equal; those
+    /// that carry the same must, however they came by them.
     fn carried_hash(&self, origin: u32, version: u64) -> Result<u64> {
         let mut sum = 0u64;
         for record in self.records_of(origin, version)? {
@@ -246,7 +247,9 @@ const FOREIGN_RECORDS: &str = "SELECT db_version, origin, version, token, prev, 
                                entries FROM main.crsql_log WHERE origin = ?1 AND version = ?2 \
                                AND version IS NOT NULL ORDER BY db_version";
 
-/// Calls `add(column, col_version, cl)` for all that still belongs to an entry; a row's life has no column.
+/// Calls `add(column, col_version, cl)` for every cell that still belongs to an entry, and for a row's life, which has the
+/// column `'-1'`. What one replica logs as a row's base may be a mask beside another base elsewhere, so cells are told and
+/// not entries; only a row that has no cells is told by its base.
 fn live_cells(
     record: &Record,
     entry: &Entry,
@@ -255,24 +258,36 @@ fn live_cells(
     clock: Option<&RowClock>,
     add: &mut dyn FnMut(&str, u64, u64),
 ) {
-    let Some(clock) = clock else {
-        if entry.kind != Kind::Mask {
-            add("", 1, 1);
-        }
-        return;
-    };
+    let cl = clock.map_or(1, |c| c.cl);
     if entry.kind == Kind::Mask {
-        for (id, seq) in columns.iter().zip(entry.seq..).filter(|_| clock.is_alive()) {
-            if let Some(cell) = clock.cell(*id).filter(|c| record.is_at(&c.stamp, seq)) {
-                let column = table.info.position(*id).and_then(|p| table.info.columns.get(p));
-                add(column.map_or("", |c| &c.name), cell.version, clock.cl);
+        let Some(clock) = clock.filter(|c| c.is_alive()) else { return };
+        for (id, seq) in columns.iter().zip(entry.seq..) {
+            let column = table.info.position(*id).and_then(|p| table.info.columns.get(p));
+            let cell = clock.cell(*id).filter(|c| record.is_at(&c.stamp, seq));
+            if let (Some(cell), Some(column)) = (cell, column) {
+                add(&column.name, cell.version, cl);
             }
         }
         return;
     }
-    let unnamed_base = entry.kind == Kind::Base && clock.cl == 1 && clock.based && clock.life.is_none();
-    if unnamed_base || clock.life.iter().chain(&clock.moved).any(|l| record.is_at(l, entry.seq)) {
-        add("", 1, clock.cl);
+    if record.is_life(entry, clock) {
+        add("-1", 1, cl);
+    }
+    if !record.is_base(entry, clock) {
+        return;
+    }
+    let mut has_cells = false;
+    for column in table.info.columns.iter().filter(|c| c.born <= entry.table.generation) {
+        match clock.and_then(|c| c.cell(column.id)) {
+            Some(cell) => has_cells |= cell.version > 0,
+            None => {
+                has_cells = true;
+                add(&column.name, clock.map_or(1, |c| c.base_version), cl);
+            }
+        }
+    }
+    if !has_cells {
+        add("", 1, cl);
     }
 }
 
