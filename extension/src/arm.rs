@@ -61,6 +61,8 @@ impl Session {
     /// Makes these triggers the only ones of ours on a table.
     pub fn arm_with(&self, info: &TableInfo, triggers: Vec<Trigger>) -> Result<()> {
         self.disarm(info)?;
+        // They read the journal's table, which builds of format 1 do not let them.
+        self.raise_format()?;
         for (_, sql) in triggers {
             self.db.exec(&sqlgen::in_main(&sql))?;
         }
