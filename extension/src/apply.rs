@@ -137,7 +137,7 @@ impl Session {
         }
         let visible = is_visible(table, &decision.clock);
         self.write_row(table, key, incoming, &local, &decision, visible)?;
-        self.put_clock(table, key, &decision.clock)?;
+        self.put_clock_later(table, key, &decision.clock, local.clock.is_some())?;
         let entries = entries(incoming, &decision);
         let changes = decision.won.len() as u64
             + u64::from((decision.life_won && !decision.adopt_base) || decision.sentinel.is_some());

@@ -61,7 +61,8 @@ impl Session {
             return Ok(true);
         }
         let open = self.tx.borrow().block.as_ref().is_some_and(|b| b.table == id && !b.block.is_empty());
-        let any = open || self.any_young(id)? || self.of_rows(Sql::AnyClock, id)?.step()?;
+        let waits = self.tx.borrow().backlog.any(id);
+        let any = open || waits || self.any_young(id)? || self.of_rows(Sql::AnyClock, id)?.step()?;
         if any {
             self.clocked.borrow_mut().insert(id);
         }
@@ -90,10 +91,28 @@ impl Session {
                 return clock.map(Some);
             }
         }
-        // Without a write transaction of our own another connection may commit at any time: nothing is remembered. And a
-        // small transaction, which leaves the blocks as they are, needs no more of them than this clock.
-        if !active || (self.tx.borrow().fresh.is_some() && self.tx.borrow().block.is_none()) {
+        // Without a write transaction of our own another connection may commit at any time: nothing is remembered.
+        if !active {
             return self.read_clock(id, key);
+        }
+        {
+            let mut tx = self.tx.borrow_mut();
+            if let Some(bytes) = tx.backlog.get(id, key) {
+                return decode(bytes).map(Some);
+            }
+            let held = tx.block.as_ref().is_some_and(|b| b.holds(id, key));
+            let unchanged = tx.block.as_ref().is_none_or(|b| !b.dirty);
+            // A small transaction leaves the blocks as they are, and needs no more of them than this clock; and merges come
+            // in no order.
+            let alone = match (&tx.fresh, tx.backlog.is_empty()) {
+                (Some(_), _) => tx.block.is_none(),
+                (None, true) => false,
+                (None, false) => unchanged && tx.backlog.reads_alone(held),
+            };
+            if alone {
+                drop(tx);
+                return self.read_clock(id, key);
+            }
         }
         self.load_block(id, key)?;
         let tx = self.tx.borrow();
@@ -132,7 +151,10 @@ impl Session {
         };
         let put = match stays_young {
             Some(()) => Ok(()),
-            None => self.age().and_then(|()| self.put_in_block(id, key, &bytes)),
+            None => {
+                let ready = self.age().and_then(|()| self.clear_backlog());
+                ready.and_then(|()| self.put_in_block(id, key, &bytes))
+            }
         };
         self.tx.borrow_mut().scratch = bytes;
         put
@@ -147,7 +169,7 @@ impl Session {
             open.block.weight() > WEIGHT_MAX
         });
         if full || !self.tx.borrow().active {
-            self.write_block()?;
+            self.write_open_block()?;
             self.tx_mut().block = None;
         }
         Ok(())
@@ -156,6 +178,7 @@ impl Session {
     /// Forgets a row's clock.
     pub fn drop_clock(&self, table: &Table, key: &[u8]) -> Result<()> {
         self.age()?;
+        self.clear_backlog()?;
         self.load_block(table.info.id, key)?;
         if let Some(open) = self.tx_mut().block.as_mut() {
             open.dirty |= open.block.remove(key);
@@ -181,8 +204,14 @@ impl Session {
         Ok(())
     }
 
-    /// Writes the block in memory, if it was changed.
+    /// Writes all clocks that are in memory only.
     pub fn write_block(&self) -> Result<()> {
+        self.clear_backlog()?;
+        self.write_open_block()
+    }
+
+    /// Writes the block in memory, if it was changed.
+    fn write_open_block(&self) -> Result<()> {
         let taken = {
             let mut tx = self.tx_mut();
             if tx.block.as_ref().is_some_and(|b| b.dirty) {
@@ -222,7 +251,7 @@ impl Session {
         if self.tx.borrow().block.as_ref().is_some_and(|b| b.holds(table, key)) || self.reaches(table, key)? {
             return Ok(());
         }
-        self.write_block()?;
+        self.write_open_block()?;
         let mut open =
             OpenBlock { table, first: None, lo: None, hi: Bound::Unknown, block: ClockBlock::default(), dirty: false };
         let mut decode = |first: &[u8], bytes: &[u8]| -> Result<()> {

@@ -10,6 +10,7 @@ mod apply;
 mod arm;
 mod aside;
 mod automigrate;
+mod backlog;
 mod catalog;
 mod changes;
 mod changesets_table;

@@ -377,7 +377,6 @@ impl<'a> Merge<'_, 'a> {
         } else if !session.is_claimed(origin, version)? {
             session.carry(origin, version)?;
         }
-        session.write_block()?;
         session.tx_mut().rows_impacted += self.changes.cast_signed();
         Ok(self.changes)
     }

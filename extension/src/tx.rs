@@ -55,6 +55,8 @@ pub struct TxState {
     pub fresh: Option<crate::young::Fresh>,
     /// The young clocks were moved into their blocks: from here on this transaction writes blocks.
     pub aged: bool,
+    /// Row clocks of merges that wait to be put into their blocks.
+    pub backlog: crate::backlog::Backlog,
     /// The clock block in memory.
     pub block: Option<crate::clock_store::OpenBlock>,
     /// A buffer to encode into.
@@ -96,6 +98,7 @@ impl TxState {
         }
         let mut saved = std::mem::take(&mut self.saved);
         let copy = Rc::new(self.clone());
+        self.backlog.note_copy();
         for (_, slot) in saved.iter_mut().filter(|(_, slot)| slot.is_none()) {
             *slot = Some(Rc::clone(&copy));
         }

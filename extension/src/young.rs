@@ -5,12 +5,12 @@
 //! records go whose clocks are in force. Whoever looks for a row's clock looks here first; whoever writes into the blocks
 //! moves all of them there before (`age`), so a row never has one in a block that is newer than the one here.
 
+use crate::backlog::ClockMap;
 use crate::log::Tail;
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 use starling_crdt::log_chunk::ChunkReader;
 use starling_crdt::young;
-use std::collections::BTreeMap;
 
 /// A transaction of more touches than this writes its clocks into their blocks.
 pub const SMALL: usize = 4;
@@ -29,8 +29,7 @@ pub struct Young {
     seen: Option<Seen>,
     /// The file's version when that was last found right outside of a write transaction.
     as_of: Option<u32>,
-    clocks: BTreeMap<u32, BTreeMap<Vec<u8>, Vec<u8>>>,
-    len: usize,
+    clocks: ClockMap,
 }
 
 /// The newest record, and where the records in force begin. A token is never drawn twice, so this tells what they are.
@@ -48,14 +47,6 @@ impl Seen {
 }
 
 impl Young {
-    fn get(&self, table: u32, key: &[u8]) -> Option<&[u8]> {
-        self.clocks.get(&table)?.get(key).map(Vec::as_slice)
-    }
-
-    fn set(&mut self, table: u32, key: Vec<u8>, clock: Vec<u8>) {
-        self.len += usize::from(self.clocks.entry(table).or_default().insert(key, clock).is_none());
-    }
-
     fn clear(&mut self) {
         *self = Self::default();
     }
@@ -71,19 +62,19 @@ impl Session {
     /// A row's clock, if it is a young one.
     pub fn young_clock<T>(&self, table: u32, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         self.know_young()?;
-        Ok(self.young.borrow().get(table, key).map(read))
+        Ok(self.young.borrow().clocks.get(table, key).map(read))
     }
 
     /// Whether a table has young clocks.
     pub fn any_young(&self, table: u32) -> Result<bool> {
         self.know_young()?;
-        Ok(self.young.borrow().clocks.contains_key(&table))
+        Ok(self.young.borrow().clocks.any(table))
     }
 
     /// Whether the clocks of one more small transaction may stay young.
     pub fn young_has_room(&self) -> Result<bool> {
         self.know_young()?;
-        Ok(!self.young_is_long()? && self.young.borrow().len + SMALL <= MAX_CLOCKS)
+        Ok(!self.young_is_long()? && self.young.borrow().clocks.len() + SMALL <= MAX_CLOCKS)
     }
 
     /// Whether the records in force go back too far.
@@ -175,7 +166,7 @@ impl Session {
             return;
         }
         for (table, key, clock) in fresh {
-            young.set(table, key, clock);
+            young.clocks.set(table, key, clock);
         }
         young.seen = Some(Seen::of(after));
     }
@@ -212,10 +203,8 @@ impl Session {
             tx.aged = tx.active;
             tx.fresh.take().unwrap_or_default()
         };
-        for (table, clocks) in &clocks {
-            for (key, clock) in clocks {
-                self.put_in_block(*table, key, clock)?;
-            }
+        for (table, key, clock) in clocks.iter() {
+            self.put_in_block(table, key, clock)?;
         }
         for (table, key, clock) in &fresh {
             self.put_in_block(*table, key, clock)?;
@@ -241,7 +230,7 @@ impl Carrier {
                 return Err(corrupt("the young clocks of a log record", "there are more of them than entries"));
             };
             if let Some(clock) = slot {
-                young.set(entry.table.id, reader.key().to_vec(), clock.to_vec());
+                young.clocks.set(entry.table.id, reader.key().to_vec(), clock.to_vec());
             }
         }
         Ok(())
