@@ -103,3 +103,22 @@ fn a_later_lifetime_of_which_only_an_unknown_column_comes_is_named_by_the_log() 
     }
     are_equal(&a, &b);
 }
+
+#[test]
+fn a_record_that_is_gone_on_with_after_a_merge_is_counted_in_the_totals_in_force() {
+    let (a, b) = (Site::memory().with(&[T]), Site::memory().with(&[T]));
+    a.exec("INSERT INTO t VALUES(100, 1), (101, 1)");
+    let (parts, _) = a.answer(&b.vector());
+    b.exec("BEGIN; INSERT INTO t VALUES(1, 1), (2, 2)");
+    b.one::<i64>("SELECT count(*) FROM crsql_changes");
+    b.merge(&parts[0].0).expect("it merges");
+    b.exec("INSERT INTO t VALUES(3, 3), (4, 4), (5, 5); UPDATE t SET a = 7; COMMIT");
+    let weight = b.one::<i64>("SELECT weight FROM crsql_log ORDER BY db_version DESC LIMIT 1");
+    let entries = b.rows("SELECT * FROM crsql_log").len() as i64;
+    assert!(weight > 4 && entries == 2, "{weight} entries in {entries} records");
+    for i in 0..4 {
+        b.exec(&format!("UPDATE t SET a = {i}"));
+        let sound = "SELECT garbage >= 0 AND weight >= garbage FROM crsql_log ORDER BY db_version DESC LIMIT 1";
+        assert_eq!(b.one::<i64>(sound), 1, "more garbage than entries");
+    }
+}
