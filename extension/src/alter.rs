@@ -10,10 +10,12 @@ use crate::differences::key_in;
 use crate::digest::{group_of, Digest};
 use crate::evolve::Listed;
 use crate::generations::History;
+use crate::journal_table::insertion;
 use crate::schema::{self, Column, TableInfo};
 use crate::session::Session;
 use crate::sqlgen::{self, Ident};
 use crate::sqlite::{Error, Result};
+use starling_crdt::local::TouchKind;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -204,6 +206,7 @@ impl Session {
         self.arm(&info)?;
         self.keep_order(&info)?;
         self.tx_mut().windows.retain(|w| w.before.info.id != id);
+        self.widen_touches(id)?;
         // What was written in the window is logged now that the columns are known.
         self.flush()?;
         match self.table(id)? {
@@ -213,6 +216,18 @@ impl Session {
             None => {}
         }
         self.retry_aside()?;
+        Ok(())
+    }
+
+    /// Rows that were inserted or rewritten in the window are logged with the columns that the table has at its end: each
+    /// needs a seq of its own.
+    fn widen_touches(&self, id: u32) -> Result<()> {
+        let Some(table) = self.table(id)? else { return Ok(()) };
+        let columns = table.column_ids.len() as u64;
+        self.journal.borrow_mut().widen(id, |kind| match kind {
+            TouchKind::Insert { replace, moved } => insertion(moved, replace, columns).1,
+            TouchKind::Delete | TouchKind::Update { .. } => 0,
+        });
         Ok(())
     }
 

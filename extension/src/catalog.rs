@@ -98,15 +98,21 @@ impl Session {
             self.known_tail.set(None);
             catalog.clear();
             drop(catalog);
+            self.tx.borrow_mut().last_table = None;
             self.forget_schema();
         }
         Ok(())
     }
 
-    /// Forgets the catalogue after a change of our own to it.
+    /// Forgets the catalogue after a change of our own to it. What is read from here on belongs to a schema that is not the one
+    /// noted, which a savepoint may bring back.
     pub fn forget_catalog(&self) {
         self.clocked.borrow_mut().clear();
-        self.catalog.borrow_mut().clear();
+        let mut catalog = self.catalog.borrow_mut();
+        catalog.clear();
+        catalog.schema_version = None;
+        drop(catalog);
+        self.tx.borrow_mut().last_table = None;
         self.forget_schema();
     }
 

@@ -167,7 +167,7 @@ impl Session {
             let record = writer.finish()?;
             self.tx_mut().local = Some(record);
             if gone.entries > 0 {
-                self.count_dropped(record.db_version, gone.entries, gone.cells, false)?;
+                self.count_dropped(self.tail()?.db_version, gone.entries, gone.cells, false)?;
             }
             self.prune_some(superseded - gone.cells.min(superseded))?;
         }

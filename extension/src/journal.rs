@@ -275,6 +275,29 @@ impl Journal {
         touches.map(|t| self.now.key(t).to_vec()).collect()
     }
 
+    /// Names the table and key of each touch from the `from`-th on; returns how many there are.
+    pub fn each_from(&self, from: usize, mut f: impl FnMut(u32, &[u8])) -> usize {
+        for touch in self.now.touches.iter().skip(from) {
+            f(touch.table, self.now.key(touch));
+        }
+        self.now.len()
+    }
+
+    /// A table has more columns now than when its rows were touched: a touch that has fewer seqs than `needed` gets the rest,
+    /// and everything after it moves up.
+    pub fn widen(&mut self, table: u32, needed: impl Fn(TouchKind) -> u64) {
+        let ends: Vec<u64> = self.now.touches.iter().skip(1).map(|t| t.seq).chain([self.next_seq]).collect();
+        let mut shift = 0;
+        for (touch, end) in self.now.touches.iter_mut().zip(ends) {
+            let has = end.saturating_sub(touch.seq);
+            touch.seq += shift;
+            if touch.table == table {
+                shift += needed(touch.kind()).saturating_sub(has);
+            }
+        }
+        self.next_seq += shift;
+    }
+
     /// The next seq of the transaction's local dot.
     pub fn next_seq(&self) -> u64 {
         self.next_seq

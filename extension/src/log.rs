@@ -242,16 +242,22 @@ impl<'s> LogWriter<'s> {
             if !self.chunk.is_empty() {
                 self.write_chunk()?;
             }
-            let mut set = self.session.fixed(
-                "UPDATE main.crsql_log SET chunks = ?2, flags = ?3, garbage = garbage + ?4, weight = weight + ?5 WHERE db_version = ?1",
-            )?;
+            let mut set =
+                self.session.fixed("UPDATE main.crsql_log SET chunks = ?2, flags = ?3 WHERE db_version = ?1")?;
             set.bind_int(1, self.record.db_version.cast_signed())?;
             set.bind_int(2, self.record.chunks.cast_signed())?;
             set.bind_int(3, self.record.flags)?;
-            set.bind_int(4, self.garbage.cast_signed())?;
-            set.bind_int(5, self.weight.cast_signed())?;
             set.execute()?;
             drop(set);
+            // Another record may have come since: the totals in force are the newest one's.
+            let mut count = self.session.fixed(
+                "UPDATE main.crsql_log SET garbage = garbage + ?1, weight = weight + ?2 \
+                 WHERE db_version = (SELECT max(db_version) FROM main.crsql_log)",
+            )?;
+            count.bind_int(1, self.garbage.cast_signed())?;
+            count.bind_int(2, self.weight.cast_signed())?;
+            count.execute()?;
+            drop(count);
             self.session.forget_tail();
             return Ok(self.record);
         }

@@ -18,7 +18,7 @@ use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::Stamp;
 use starling_crdt::{DecodeError, Value};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// A table as a part names it, resolved here.
@@ -49,6 +49,11 @@ struct Merge<'s, 'a> {
     changes: u64,
     all_won: bool,
     aside: Vec<(String, String)>,
+    /// Rows that triggers of the user's have written since the journal was flushed, and how many of its touches were looked at.
+    touched: BTreeSet<(u32, Vec<u8>)>,
+    looked_at: usize,
+    /// The table of the row before.
+    merged_last: Option<u32>,
 }
 
 fn malformed(e: DecodeError) -> Error {
@@ -126,6 +131,9 @@ impl Session {
             changes: 0,
             all_won: header.claimable && in_order,
             aside: Vec::new(),
+            touched: BTreeSet::new(),
+            looked_at: 0,
+            merged_last: None,
         };
         while let Some(item) = reader.next_item().map_err(malformed)? {
             merge.item(item)?;
@@ -221,12 +229,12 @@ impl<'a> Merge<'_, 'a> {
 
     fn row(&mut self, row: &Row<'a>) -> Result<()> {
         let Some(known) = self.tables.get(row.table) else { return Ok(()) };
-        let Some((table, ids)) = &known.local else {
+        let Some((table, _)) = &known.local else {
             self.aside.push((known.def.name.to_string(), NO_TABLE.to_string()));
             self.all_won = false;
             return Ok(());
         };
-        let (table, clocks) = (Rc::clone(table), known.clocks);
+        let table = Rc::clone(table);
         let key = match canonical_key(self.session, &table, row.key)? {
             Ok(key) => key,
             Err(why) => {
@@ -236,6 +244,10 @@ impl<'a> Merge<'_, 'a> {
             }
         };
         let key: &[u8] = &key;
+        self.log_touches_of(&table, key)?;
+        let Some(known) = self.tables.get(row.table) else { return Ok(()) };
+        let Some((_, ids)) = &known.local else { return Ok(()) };
+        let clocks = known.clocks;
         if let RowKind::Uniform { seq, values } = &row.kind {
             if known.same_columns && !clocks && !table.looks_older(key) && self.fresh_row(&table, key, values)? {
                 let entry = Stamp { seq: *seq, ..self.stamp(&changeset::Stamp { dot: 0, author: None, seq: 0 }) };
@@ -282,6 +294,40 @@ impl<'a> Merge<'_, 'a> {
         }
     }
 
+    /// What a user's trigger did to this very row while rows before it were merged comes before what is merged now: the clock
+    /// must tell of it, since the table does already. Then the record is begun anew behind it, and is not whole.
+    fn log_touches_of(&mut self, table: &Table, key: &[u8]) -> Result<()> {
+        let session = self.session;
+        if self.merged_last != Some(table.info.id) {
+            // Triggers of the tables before may have left something in its inbox; its own are looked after row by row.
+            session.before_own_write(table)?;
+            self.merged_last = Some(table.info.id);
+        }
+        if session.journal.borrow().is_empty() {
+            return Ok(());
+        }
+        let touched = &mut self.touched;
+        self.looked_at = session.journal.borrow().each_from(self.looked_at, |table, key| {
+            touched.insert((table, key.to_vec()));
+        });
+        if !touched.contains(&(table.info.id, key.to_vec())) {
+            return Ok(());
+        }
+        let record = self.own.record;
+        let mut own = std::mem::replace(&mut self.own, LogWriter::new(session, record));
+        own.record.flags &= !flags::WHOLE;
+        let origin = own.record.origin;
+        own.finish_if_any()?;
+        write_others(session, &self.dots, std::mem::take(&mut self.others))?;
+        session.flush_journal()?;
+        (self.touched, self.looked_at) = (BTreeSet::new(), 0);
+        let group = if self.header.group { flags::GROUP } else { 0 };
+        self.own = LogWriter::new(session, session.open_foreign(&self.header.dot, origin, group)?);
+        self.all_won = false;
+        self.tables.iter_mut().for_each(|known| known.clocks = true);
+        Ok(())
+    }
+
     /// RAISE(ROLLBACK), a full disk and the like end the whole transaction: then nothing may go on (E6).
     fn still_open(&self) -> bool {
         !self.session.db.is_autocommit()
@@ -324,7 +370,12 @@ impl<'a> Merge<'_, 'a> {
                 map(cells)?,
             ),
             RowKind::Cells { born, life, cells } => {
-                (IncomingKind::Cells { born: *born, life: life.as_ref().map(|l| self.stamp(l)) }, map(cells)?)
+                let known = map(cells)?;
+                // Of a later lifetime of which only unknown columns have come, the first of them stands for the '-1' row, as it
+                // does where they are known: else the log would not name that lifetime.
+                let unknown = cells.first().filter(|_| row.cl > 1 && known.is_empty()).map(|c| &c.stamp);
+                let life = life.as_ref().or(unknown).map(|l| self.stamp(l));
+                (IncomingKind::Cells { born: *born, life }, known)
             }
             RowKind::Tombstone { life } => (IncomingKind::Tombstone { life: self.stamp(life) }, Vec::new()),
         })
@@ -361,17 +412,14 @@ impl<'a> Merge<'_, 'a> {
         if whole && self.header.last {
             self.own.record.flags |= flags::WHOLE;
         }
-        let others = std::mem::take(&mut self.others);
+        let (others, dots) = (std::mem::take(&mut self.others), std::mem::take(&mut self.dots));
         let record = self.own.finish_if_any()?;
         if record.is_none() && self.header.claimable && self.header.last {
             // Nothing of it lives here: its token is kept all the same, it tells a dot that is used twice.
             session.keep_token(origin, version, self.header.dot.token)?;
         }
         session.tx_mut().foreign = record;
-        for (index, entries) in others {
-            let Some((ordinal, header)) = self.dots.get(index).copied() else { continue };
-            write_carried(session, ordinal, &header, entries)?;
-        }
+        write_others(session, &dots, others)?;
         if self.header.claimable && in_order && self.header.last {
             session.claim(origin, self.header.dot.prev + 1, version, self.header.dot.token)?;
         } else if !session.is_claimed(origin, version)? {
@@ -380,6 +428,19 @@ impl<'a> Merge<'_, 'a> {
         session.tx_mut().rows_impacted += self.changes.cast_signed();
         Ok(self.changes)
     }
+}
+
+/// Logs what the part brought of other dots.
+fn write_others(
+    session: &Session,
+    dots: &[(u32, DotHeader)],
+    others: BTreeMap<usize, Vec<(u32, MergedEntry, Vec<u8>)>>,
+) -> Result<()> {
+    for (index, entries) in others {
+        let Some((ordinal, header)) = dots.get(index).copied() else { continue };
+        write_carried(session, ordinal, &header, entries)?;
+    }
+    Ok(())
 }
 
 fn write_carried(

@@ -24,6 +24,10 @@ mod hazards;
 mod interface;
 #[path = "extension/laws.rs"]
 mod laws;
+#[path = "extension/mixed.rs"]
+mod mixed;
+#[path = "extension/mixed_laws.rs"]
+mod mixed_laws;
 #[path = "extension/pending.rs"]
 mod pending;
 #[path = "extension/portable.rs"]
