@@ -1,10 +1,12 @@
 //! Column affinity, applied to incoming values before they are compared, so that '1' and 1 do not win over each other for
 //! ever where two nodes declare a column differently (E12).
 
+use crate::catalog::Table;
 use crate::schema::Affinity;
 use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::{Value, ValueRef};
+use std::borrow::Cow;
 
 impl Session {
     /// The value as a column of this affinity stores it. How many digits a REAL has as TEXT is the library's own choice,
@@ -73,6 +75,36 @@ fn number(text: &[u8]) -> Option<ValueRef<'static>> {
         return Some(ValueRef::Integer(i));
     }
     text.parse::<f64>().ok().filter(|r| r.is_finite()).map(ValueRef::Real)
+}
+
+/// The key as this table's key columns store it, so that '1', 1 and 1.0 are one row where SQLite makes them one (E12).
+/// Without one (the inner error says why) the row cannot be merged here.
+pub fn canonical_key<'k>(
+    session: &Session,
+    table: &Table,
+    bytes: &'k [u8],
+) -> Result<std::result::Result<Cow<'k, [u8]>, String>> {
+    let columns = match starling_crdt::key::decode(bytes, table.info.keys.len()) {
+        Ok(columns) => columns,
+        Err(e) => return Ok(Err(e.to_string())),
+    };
+    let mut stored = Vec::with_capacity(columns.len());
+    for (column, key) in columns.iter().zip(&table.info.keys) {
+        let value = session.stored_as(column.value(), key.affinity)?;
+        match value {
+            Value::Null => return Ok(Err("a key column is NULL".to_string())),
+            Value::Real(_) if key.affinity != Affinity::Real && !starling_crdt::key::is_canonical(value.as_ref()) => {
+                return Ok(Err("a REAL key equals an integer".to_string()));
+            }
+            Value::Integer(_) => {}
+            _ if table.info.int_key => return Ok(Err("the key is not an integer here".to_string())),
+            _ => {}
+        }
+        stored.push(value);
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    starling_crdt::key::encode(stored.iter().map(Value::as_ref), &mut out);
+    Ok(Ok(if out == bytes { Cow::Borrowed(bytes) } else { Cow::Owned(out) }))
 }
 
 #[cfg(test)]

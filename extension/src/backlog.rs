@@ -95,7 +95,7 @@ impl Backlog {
             self.hits += 1;
             return false;
         }
-        let alone = self.hits < 2 && self.misses % 8 != 0;
+        let alone = self.hits < 2 && !self.misses.is_multiple_of(8);
         self.misses += 1;
         if !alone {
             self.hits = 0;

@@ -66,10 +66,12 @@ impl Session {
         }
         let Some(table) = self.table_named(&info.name)? else { return Ok(()) };
         if known {
-            self.log_differences(&table)
+            self.log_differences(&table)?;
         } else {
-            self.log_existing_rows(&table)
+            self.log_existing_rows(&table)?;
         }
+        // What has arrived for it and waits can be merged now.
+        self.retry_aside().map(drop)
     }
 
     /// Turns a CRR back into a plain table. Its metadata is archived, so that a later `crsql_as_crr` goes on with it.

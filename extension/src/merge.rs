@@ -4,6 +4,7 @@
 //! same transaction. What cannot be merged here (an unknown table, a row that a constraint refuses) is kept aside and
 //! served on to others; nothing is dropped.
 
+use crate::affinity::canonical_key;
 use crate::apply::MergedEntry;
 use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
@@ -17,7 +18,6 @@ use starling_crdt::decide::{Incoming, IncomingCell, IncomingKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::Stamp;
 use starling_crdt::{DecodeError, Value};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -458,36 +458,6 @@ fn write_carried(
     }
     writer.finish()?;
     session.carry(ordinal, header.dot.version)
-}
-
-/// The key as this table's key columns store it, so that '1', 1 and 1.0 are one row where SQLite makes them one (E12).
-/// Without one (the inner error says why) the row cannot be merged here.
-pub fn canonical_key<'k>(
-    session: &Session,
-    table: &Table,
-    bytes: &'k [u8],
-) -> Result<std::result::Result<Cow<'k, [u8]>, String>> {
-    let columns = match starling_crdt::key::decode(bytes, table.info.keys.len()) {
-        Ok(columns) => columns,
-        Err(e) => return Ok(Err(e.to_string())),
-    };
-    let mut stored = Vec::with_capacity(columns.len());
-    for (column, key) in columns.iter().zip(&table.info.keys) {
-        let value = session.stored_as(column.value(), key.affinity)?;
-        match value {
-            Value::Null => return Ok(Err("a key column is NULL".to_string())),
-            Value::Real(_) if key.affinity != Affinity::Real && !starling_crdt::key::is_canonical(value.as_ref()) => {
-                return Ok(Err("a REAL key equals an integer".to_string()));
-            }
-            Value::Integer(_) => {}
-            _ if table.info.int_key => return Ok(Err("the key is not an integer here".to_string())),
-            _ => {}
-        }
-        stored.push(value);
-    }
-    let mut out = Vec::with_capacity(bytes.len());
-    starling_crdt::key::encode(stored.iter().map(Value::as_ref), &mut out);
-    Ok(Ok(if out == bytes { Cow::Borrowed(bytes) } else { Cow::Owned(out) }))
 }
 
 /// Whether an error is the row's doing (a constraint, a type, a user's trigger) and not the machine's.

@@ -4,10 +4,10 @@
 //! merged but not complete (`crsql_hidden`). A part says only that something in it waits; which of its rows still do is asked
 //! of the merge decision, so that what a later change has overtaken is not told. Nothing here writes.
 
+use crate::affinity::canonical_key;
 use crate::apply::is_visible;
 use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
-use crate::merge::canonical_key;
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 use starling_crdt::changeset::{Item, PartReader, Row, RowKind, TableDef};

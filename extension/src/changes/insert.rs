@@ -1,10 +1,10 @@
 //! `INSERT INTO crsql_changes VALUES (…)`: one cell from elsewhere, without a dot that the cluster knows (X9).
 
 use super::column;
+use crate::affinity::canonical_key;
 use crate::affinity::whole_number;
 use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
-use crate::merge::canonical_key;
 use crate::session::Session;
 use crate::sqlite::{codes, Args, Error, Result, ValueRef};
 use crate::tx::NineEntry;
