@@ -41,6 +41,21 @@ impl Random {
     }
 }
 
+/// Runs one history after the other and names the seed of the one that fails: the first `default` seeds, or so many as
+/// STARLING_`family`_RUNS says. STARLING_`family`_SEED replays one, or begins there where both are set.
+pub fn each_seed(family: &str, default: u64, history: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    let number =
+        |what: &str| std::env::var(format!("STARLING_{family}_{what}")).ok().and_then(|s| s.parse::<u64>().ok());
+    let first = number("SEED");
+    let runs = number("RUNS").unwrap_or(if first.is_some() { 1 } else { default });
+    for seed in (first.unwrap_or(0)..).take(usize::try_from(runs).unwrap_or(usize::MAX)) {
+        if let Err(panic) = std::panic::catch_unwind(|| history(seed)) {
+            eprintln!("STARLING_{family}_SEED={seed} replays it");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Random;

@@ -2,7 +2,7 @@
 //! exchanges. Once all have taken them all, they are equal. STARLING_LAWS_SEED replays one seed.
 
 use starling_tests::ledger;
-use starling_tests::random::Random;
+use starling_tests::random::{each_seed, Random};
 use starling_tests::site::Site;
 
 const T: (&str, &str) =
@@ -138,12 +138,5 @@ fn history(seed: u64) {
 
 #[test]
 fn replicas_that_alter_at_different_times_end_equal() {
-    let seed = std::env::var("STARLING_LAWS_SEED").ok().and_then(|s| s.parse::<u64>().ok());
-    let runs = std::env::var("STARLING_LAWS_RUNS").ok().and_then(|s| s.parse::<u64>().ok()).unwrap_or(40);
-    for seed in seed.map_or(0..runs, |s| s..s + 1) {
-        if let Err(panic) = std::panic::catch_unwind(|| history(seed)) {
-            eprintln!("STARLING_LAWS_SEED={seed} replays it");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    each_seed("LAWS", 40, history);
 }

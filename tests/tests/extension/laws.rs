@@ -2,7 +2,7 @@
 //! sets how many are run.
 
 use starling_tests::ledger;
-use starling_tests::random::Random;
+use starling_tests::random::{each_seed, Random};
 use starling_tests::site::Site;
 use std::collections::BTreeSet;
 
@@ -185,21 +185,8 @@ fn history(seed: u64, nine: bool) {
     ledger::check(r.pick(&sites));
 }
 
-fn runs(default: u64) -> Vec<u64> {
-    if let Some(seed) = std::env::var("STARLING_LAWS_SEED").ok().and_then(|s| s.parse().ok()) {
-        return vec![seed];
-    }
-    let n = std::env::var("STARLING_LAWS_RUNS").ok().and_then(|s| s.parse().ok()).unwrap_or(default);
-    (0..n).collect()
-}
-
 fn run_all(nine: bool, default: u64) {
-    for seed in runs(default) {
-        if let Err(panic) = std::panic::catch_unwind(|| history(seed, nine)) {
-            eprintln!("STARLING_LAWS_SEED={seed} replays it");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    each_seed("LAWS", default, |seed| history(seed, nine));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::Value;
 use rusqlite::Connection;
 use starling_tests::ledger;
-use starling_tests::random::Random;
+use starling_tests::random::{each_seed, Random};
 use starling_tests::site::{plain, Site};
 
 const TABLES: &[(&str, &str)] = &[
@@ -469,13 +469,5 @@ fn history(seed: u64) {
 
 #[test]
 fn whatever_a_transaction_mixes_replicas_end_equal() {
-    let number = |name| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
-    let first = number("STARLING_MIXED_SEED");
-    let runs = number("STARLING_MIXED_RUNS").unwrap_or(if first.is_some() { 1 } else { 6 });
-    for seed in first.unwrap_or(0)..first.unwrap_or(0) + runs {
-        if let Err(panic) = std::panic::catch_unwind(|| history(seed)) {
-            eprintln!("STARLING_MIXED_SEED={seed} replays it");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    each_seed("MIXED", 6, history);
 }

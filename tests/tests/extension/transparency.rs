@@ -19,21 +19,6 @@ use rusqlite::Connection;
 use starling_tests::random::Random;
 use starling_tests::site::Site;
 
-/// Runs one seed after the other, and names the one that fails.
-fn run_all(default: u64, history: fn(u64)) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse().ok());
-    let seeds = match number("STARLING_LAWS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("STARLING_LAWS_RUNS").unwrap_or(default),
-    };
-    for seed in seeds {
-        if let Err(panic) = std::panic::catch_unwind(|| history(seed)) {
-            eprintln!("STARLING_LAWS_SEED={seed} replays it");
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
 const TABLE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT CHECK(a <> 'bad'), b INT NOT NULL DEFAULT 5, \
                      c AS (b * 2)); CREATE INDEX i ON t(b)";
 

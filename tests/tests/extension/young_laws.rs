@@ -5,7 +5,7 @@
 use rusqlite::types::Value;
 use starling_crdt::Vector;
 use starling_tests::ledger;
-use starling_tests::random::Random;
+use starling_tests::random::{each_seed, Random};
 use starling_tests::site::Site;
 use std::path::Path;
 use std::time::Duration;
@@ -239,12 +239,5 @@ fn history(seed: u64) {
 
 #[test]
 fn a_file_with_young_clocks_and_one_without_show_the_same_to_everybody() {
-    let seed = std::env::var("STARLING_YOUNG_SEED").ok().and_then(|s| s.parse().ok());
-    let runs = std::env::var("STARLING_YOUNG_RUNS").ok().and_then(|s| s.parse().ok()).unwrap_or(7);
-    for seed in seed.map_or(0..runs, |s: u64| s..s + 1) {
-        if let Err(panic) = std::panic::catch_unwind(|| history(seed)) {
-            eprintln!("STARLING_YOUNG_SEED={seed} replays it");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    each_seed("YOUNG", 7, history);
 }

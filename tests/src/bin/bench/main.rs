@@ -40,6 +40,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         if command == "profile" {
             return profile::run(&so, what, kind);
         }
+        if command == "opening" {
+            return scale::first_opening(&so, what, kind.as_ref());
+        }
     }
     if let [command, kind] = arguments.as_slice() {
         if command == "transaction" {
