@@ -179,11 +179,8 @@ impl Session {
         let small = new_record && touches.len() <= SMALL && !self.tx.borrow().aged;
         if small && self.young_has_room()? {
             self.tx_mut().fresh = Some(Fresh::new());
-        } else {
-            self.tx_mut().fresh = None;
-            if self.young_is_long()? {
-                self.age()?;
-            }
+        } else if self.young_is_long()? {
+            self.age()?;
         }
         Ok(())
     }

@@ -224,14 +224,17 @@ impl Touches {
     /// indices; returns by how much the next seq moves.
     pub fn make_room(&mut self, mut extra: Vec<usize>) -> u64 {
         extra.sort_unstable();
-        let mut extra = extra.into_iter().peekable();
+        self.move_up(|i, _| u64::from(extra.binary_search(&i).is_ok()))
+    }
+
+    /// Gives touches as many more seqs as `more` says of each, by its index: everything after it moves up. Returns by how
+    /// much the next seq moves.
+    fn move_up(&mut self, mut more: impl FnMut(usize, &JournalTouch) -> u64) -> u64 {
         let mut shift = 0;
         for (i, touch) in self.touches.iter_mut().enumerate() {
+            let extra = more(i, touch);
             touch.seq += shift;
-            if extra.peek() == Some(&i) {
-                extra.next();
-                shift += 1;
-            }
+            shift += extra;
         }
         shift
     }
@@ -287,15 +290,10 @@ impl Journal {
     /// and everything after it moves up.
     pub fn widen(&mut self, table: u32, needed: impl Fn(TouchKind) -> u64) {
         let ends: Vec<u64> = self.now.touches.iter().skip(1).map(|t| t.seq).chain([self.next_seq]).collect();
-        let mut shift = 0;
-        for (touch, end) in self.now.touches.iter_mut().zip(ends) {
-            let has = end.saturating_sub(touch.seq);
-            touch.seq += shift;
-            if touch.table == table {
-                shift += needed(touch.kind()).saturating_sub(has);
-            }
-        }
-        self.next_seq += shift;
+        self.next_seq += self.now.move_up(|i, touch| {
+            let has = ends.get(i).map_or(0, |end| end.saturating_sub(touch.seq));
+            u64::from(touch.table == table) * needed(touch.kind()).saturating_sub(has)
+        });
     }
 
     /// The next seq of the transaction's local dot.

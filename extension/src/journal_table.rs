@@ -5,9 +5,10 @@
 //! table-valued function, whose arguments are what they tell: a statement that reads needs no statement journal for it,
 //! which SQLite opens for one that writes to a virtual table or calls a function, and which costs a copy of each page.
 
+use crate::no_rows::{Empty, NoRows};
 use crate::session::{LastCommit, Session, Shared};
 use crate::sqlgen::{Ident, Tag, TagOp, JOURNAL, KEY_SLOTS};
-use crate::sqlite::{Args, Change, ColumnOut, Conflict, Db, Error, IndexInfo, Op, Result, VTab, VTabCursor};
+use crate::sqlite::{Args, Change, Conflict, Db, Error, IndexInfo, Op, Result, VTab};
 use starling_crdt::key;
 use starling_crdt::local::TouchKind;
 use starling_crdt::ValueRef;
@@ -19,7 +20,7 @@ pub struct JournalTable {
 
 impl VTab for JournalTable {
     type Aux = Shared;
-    type Cursor = Told;
+    type Cursor = NoRows<Self>;
     const WRITABLE: bool = true;
     const TRANSACTIONAL: bool = true;
 
@@ -49,8 +50,8 @@ impl VTab for JournalTable {
         Ok(())
     }
 
-    fn open(&self) -> Result<Told> {
-        Ok(Told)
+    fn open(&self) -> Result<NoRows<Self>> {
+        Ok(NoRows::default())
     }
 
     fn update(&self, _db: Db, change: Change<'_>) -> Result<i64> {
@@ -123,34 +124,14 @@ impl VTab for JournalTable {
     }
 }
 
-/// The scan that tells a touch; it finds no rows.
-pub struct Told;
-
-impl VTabCursor for Told {
-    type Table = JournalTable;
-
-    fn filter(&mut self, table: &JournalTable, _: i32, _: &str, args: &Args<'_>) -> Result<()> {
+impl Empty for JournalTable {
+    /// A scan tells a touch.
+    fn asked(&self, args: &Args<'_>) -> Result<()> {
         // Without arguments somebody looks at the table out of curiosity.
         if args.len() > KEY {
-            table.session.touched(args)?;
+            self.session.touched(args)?;
         }
         Ok(())
-    }
-
-    fn next(&mut self, _: &JournalTable) -> Result<()> {
-        Ok(())
-    }
-
-    fn eof(&self) -> bool {
-        true
-    }
-
-    fn column(&self, _: &JournalTable, _: usize, _: &mut ColumnOut<'_>) -> Result<()> {
-        Ok(())
-    }
-
-    fn rowid(&self) -> i64 {
-        0
     }
 }
 

@@ -4,7 +4,7 @@
 //! names, and cached statements name the journal through the triggers they fire. No statement ever names the keeper, so
 //! its disconnect always comes, and finalizes them.
 
-use crate::no_rows::NoRows;
+use crate::no_rows::{Empty, NoRows};
 use crate::session::Shared;
 use crate::sqlite::{Db, IndexInfo, Result, VTab};
 
@@ -15,6 +15,8 @@ pub struct Keeper {
 
 /// Its name.
 pub const KEEPER: &str = "starling_keeper";
+
+impl Empty for Keeper {}
 
 impl VTab for Keeper {
     type Aux = Shared;

@@ -2,7 +2,7 @@
 
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Error, Result};
-use crate::young::Fresh;
+use crate::young::{oldest_in_force, Fresh};
 use starling_crdt::changeset::DotHeader;
 use starling_crdt::ids::MAX_VERSION;
 use starling_crdt::log_chunk::{ChunkWriter, Entry, Kind, TableRef, CHUNK_TARGET};
@@ -84,11 +84,11 @@ impl Session {
             if stmt.step()? {
                 let db_version = stmt.column_int(0).max(0).cast_unsigned();
                 let newest = stmt.column_int(3).cast_unsigned();
-                let (last, token, young) = if !stmt.column_is_null(2) {
-                    (stmt.column_int(4).max(0).cast_unsigned(), stmt.column_int(5).cast_unsigned(), None)
+                let young = oldest_in_force(&stmt, db_version, 2, 4);
+                let (last, token) = if stmt.column_is_null(2) {
+                    (db_version, newest)
                 } else {
-                    let back = (!stmt.column_is_null(4)).then(|| stmt.column_int(4).max(0).cast_unsigned());
-                    (db_version, newest, back.map(|back| db_version.saturating_sub(back)))
+                    (stmt.column_int(4).max(0).cast_unsigned(), stmt.column_int(5).cast_unsigned())
                 };
                 let garbage = stmt.column_int(6).max(0).cast_unsigned();
                 let weight = stmt.column_int(7).max(0).cast_unsigned();

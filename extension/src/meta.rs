@@ -7,7 +7,7 @@ use starling_crdt::{Origin, SiteId};
 use std::rc::Rc;
 
 /// The format this build writes, and the oldest build's format that may read and write such a file. Format 2 has young
-/// clocks; a file of format 1 becomes one of format 2 with the first of them.
+/// clocks, and triggers that read from the journal; a file of format 1 becomes one of format 2 with the first of either.
 pub const FORMAT: i64 = 2;
 
 /// What `crsql_master` says of this database, as long as no one else changes it.

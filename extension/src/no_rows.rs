@@ -1,9 +1,17 @@
-//! The scan of a table that has no rows: it finds nothing.
+//! The scan of a table that has no rows: it finds nothing, and may tell the table what it was asked.
 
 use crate::sqlite::{Args, ColumnOut, Result, VTab, VTabCursor};
 use std::marker::PhantomData;
 
-/// The cursor of a table that is written or kept, never read.
+/// A table without rows.
+pub trait Empty: VTab {
+    /// A scan begins, with these arguments.
+    fn asked(&self, _args: &Args<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Its cursor.
 pub struct NoRows<T>(PhantomData<T>);
 
 impl<T> Default for NoRows<T> {
@@ -12,10 +20,10 @@ impl<T> Default for NoRows<T> {
     }
 }
 
-impl<T: VTab> VTabCursor for NoRows<T> {
+impl<T: Empty> VTabCursor for NoRows<T> {
     type Table = T;
-    fn filter(&mut self, _: &T, _: i32, _: &str, _: &Args<'_>) -> Result<()> {
-        Ok(())
+    fn filter(&mut self, table: &T, _: i32, _: &str, args: &Args<'_>) -> Result<()> {
+        table.asked(args)
     }
     fn next(&mut self, _: &T) -> Result<()> {
         Ok(())

@@ -8,7 +8,7 @@
 use crate::backlog::ClockMap;
 use crate::log::Tail;
 use crate::session::{corrupt, Session};
-use crate::sqlite::Result;
+use crate::sqlite::{Result, Stmt};
 use starling_crdt::log_chunk::ChunkReader;
 use starling_crdt::young;
 
@@ -56,6 +56,13 @@ impl Young {
 struct Carrier {
     entries: Vec<u8>,
     slots: Vec<u8>,
+}
+
+/// What the newest record says of the oldest one whose young clocks are in force; `version` and `last_local` are the places
+/// of these columns in the statement. A foreign record says nothing.
+pub fn oldest_in_force(newest: &Stmt, db_version: u64, version: usize, last_local: usize) -> Option<u64> {
+    let says = newest.column_is_null(version) && !newest.column_is_null(last_local);
+    says.then(|| db_version.saturating_sub(newest.column_int(last_local).max(0).cast_unsigned()))
 }
 
 impl Session {
@@ -124,18 +131,14 @@ impl Session {
         while newest_first.step()? {
             let db_version = newest_first.column_int(0).max(0).cast_unsigned();
             let token = newest_first.column_int(1).cast_unsigned();
-            let local = newest_first.column_is_null(2);
-            let seen = seen.get_or_insert_with(|| Seen {
-                db_version,
-                token,
-                oldest: (local && !newest_first.column_is_null(3))
-                    .then(|| db_version.saturating_sub(newest_first.column_int(3).max(0).cast_unsigned())),
-            });
-            goes_on = known.is_some_and(|k| k == Seen { db_version, token, oldest: seen.oldest });
-            if goes_on || seen.oldest.is_none_or(|oldest| db_version < oldest) {
+            let oldest = seen.map_or_else(|| oldest_in_force(&newest_first, db_version, 2, 3), |seen| seen.oldest);
+            let here = Seen { db_version, token, oldest };
+            seen.get_or_insert(here);
+            goes_on = known == Some(here);
+            if goes_on || oldest.is_none_or(|oldest| db_version < oldest) {
                 break;
             }
-            if local && !newest_first.column_is_null(4) {
+            if newest_first.column_is_null(2) && !newest_first.column_is_null(4) {
                 carriers.push(Carrier {
                     entries: newest_first.column_blob(5).to_vec(),
                     slots: newest_first.column_blob(4).to_vec(),
