@@ -138,6 +138,13 @@ impl Session {
         let visible = is_visible(table, &decision.clock);
         self.write_row(table, key, incoming, &local, &decision, visible)?;
         self.put_clock_later(table, key, &decision.clock, local.clock.is_some())?;
+        let dot = self.tx.borrow().local.map(|open| open.stamp());
+        if let (Some(before), Some(dot)) = (&local.clock, dot) {
+            if before.names_dot(&dot) {
+                let next_seq = self.journal.borrow().next_seq();
+                self.tx_mut().spent.note((table.info.id, key), before, &decision.clock, &dot, next_seq);
+            }
+        }
         let entries = entries(incoming, &decision);
         let changes = decision.won.len() as u64
             + u64::from((decision.life_won && !decision.adopt_base) || decision.sentinel.is_some());
@@ -267,7 +274,7 @@ impl Session {
         let mut words: Vec<usize> = columns.iter().map(word).collect();
         words.sort_unstable();
         words.dedup();
-        let before = if table.has_user_triggers { self.row_values(table, key)? } else { None };
+        let before = if self.has_user_triggers(table)? { self.row_values(table, key)? } else { None };
         let seen = match self.as_merge(table, key, || self.run_cells(table, key, false, cells, &columns)) {
             Err(e) if failed_in_place(&e) && self.row_has(table, key, cells)? => 0,
             other => other?,

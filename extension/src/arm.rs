@@ -79,7 +79,7 @@ impl Session {
     }
 
     /// Whether the application has triggers of its own on a table.
-    pub fn has_user_triggers(&self, table: &str) -> Result<bool> {
+    pub fn looks_for_user_triggers(&self, table: &str) -> Result<bool> {
         let mut any = self.db.prepare_transient(
             "SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 \
              AND NOT (name LIKE '%\\_\\_crsql\\_%' ESCAPE '\\') UNION ALL \

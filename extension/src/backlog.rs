@@ -114,6 +114,7 @@ impl Session {
             return self.put_clock(table, key, clock);
         }
         self.age()?;
+        self.keep_plain(table.info.id, clock)?;
         let mut bytes = Vec::with_capacity(24);
         clock.encode(&mut bytes);
         let full = {

@@ -9,6 +9,7 @@ use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlgen;
 use crate::sqlite::Result;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -34,8 +35,8 @@ pub struct Table {
     pub portable: bool,
     /// What became of its columns.
     pub history: History,
-    /// The application has triggers on it, which may write the row that a merge is writing.
-    pub has_user_triggers: bool,
+    /// The application has triggers on it; looked for when a merge first asks.
+    user_triggers: OnceCell<bool>,
 }
 
 /// The CRRs of the file, read when first needed and whenever the schema has changed.
@@ -51,7 +52,7 @@ pub struct Catalog {
 
 impl Table {
     pub(crate) fn new(info: TableInfo, history: History) -> Self {
-        Self { column_ids: info.column_ids(), portable: false, has_user_triggers: false, history, info }
+        Self { column_ids: info.column_ids(), portable: false, user_triggers: OnceCell::new(), history, info }
     }
 
     /// The text of a per-table statement.
@@ -96,6 +97,7 @@ impl Session {
             // A backup into this connection shows here only.
             self.meta.replace(None);
             self.known_tail.set(None);
+            self.forget_plain();
             catalog.clear();
             drop(catalog);
             self.tx.borrow_mut().last_table = None;
@@ -108,6 +110,7 @@ impl Session {
     /// noted, which a savepoint may bring back.
     pub fn forget_catalog(&self) {
         self.clocked.borrow_mut().clear();
+        self.forget_plain();
         let mut catalog = self.catalog.borrow_mut();
         catalog.clear();
         catalog.schema_version = None;
@@ -121,8 +124,11 @@ impl Session {
         if let Some(table) = self.catalog.borrow().by_id.get(&id) {
             return Ok(Some(Rc::clone(table)));
         }
-        match self.name_of(id)? {
-            Some(name) => self.load(&name),
+        match self.listed_name(id)? {
+            Some(listed) => match self.bearer(id)? {
+                Some(name) => self.load(&name, Some(id)),
+                None => self.load(&listed, None),
+            },
             None => Ok(None),
         }
     }
@@ -139,12 +145,17 @@ impl Session {
         if self.name_of(id)?.is_none() {
             return Ok(None);
         }
-        self.load(&real)
+        self.load(&real, None)
     }
 
-    fn load(&self, name: &str) -> Result<Option<Rc<Table>>> {
+    /// Reads a table. `bearer_of`: the id that its trigger is known to bear. Each look at the schema's table is one at all of it,
+    /// so there are as few as can be.
+    fn load(&self, name: &str, bearer_of: Option<u32>) -> Result<Option<Rc<Table>>> {
         let Some(mut info) = schema::read(self.db, name)? else { return Ok(None) };
-        self.fill_ids(&mut info)?;
+        match bearer_of {
+            Some(id) => self.fill_ids_of(id, &mut info)?,
+            None => self.fill_ids(&mut info)?,
+        }
         if info.columns.iter().any(|c| c.id == 0) {
             self.follow_renames(&mut info)?;
         }
@@ -152,8 +163,7 @@ impl Session {
         info.columns.retain(|c| c.id != 0);
         let portable = self.capture_of(info.id)? == Capture::Portable && self.inbox_fits(&info)?;
         let history = self.history(info.id)?;
-        let has_user_triggers = self.has_user_triggers(&info.name)?;
-        let table = Rc::new(Table { portable, has_user_triggers, ..Table::new(info, history) });
+        let table = Rc::new(Table { portable, ..Table::new(info, history) });
         let mut catalog = self.catalog.borrow_mut();
         catalog.by_name.insert(table.info.name.to_ascii_lowercase(), table.info.id);
         catalog.by_id.insert(table.info.id, Rc::clone(&table));
@@ -179,8 +189,25 @@ impl Session {
     /// Fills in the ids that the catalogue has given to a table and its columns; 0 where it has given none.
     pub fn fill_ids(&self, info: &mut TableInfo) -> Result<()> {
         let Some((id, generation)) = self.id_of(&info.name)? else { return Ok(()) };
-        info.id = id;
         info.generation = generation;
+        self.fill_column_ids(id, info)
+    }
+
+    /// As [`Session::fill_ids`] where the table's id is known.
+    fn fill_ids_of(&self, id: u32, info: &mut TableInfo) -> Result<()> {
+        {
+            let mut find = self.fixed("SELECT generation FROM main.crsql_table WHERE id = ?1")?;
+            find.bind_int(1, i64::from(id))?;
+            if !find.step()? {
+                return Ok(());
+            }
+            info.generation = u32::try_from(find.column_int(0)).map_err(|e| corrupt("crsql_table", e))?;
+        }
+        self.fill_column_ids(id, info)
+    }
+
+    fn fill_column_ids(&self, id: u32, info: &mut TableInfo) -> Result<()> {
+        info.id = id;
         let mut columns = self
             .fixed("SELECT id, name, born FROM main.crsql_column WHERE table_id = ?1 AND died IS NULL ORDER BY id")?;
         columns.bind_int(1, i64::from(info.id))?;
@@ -216,11 +243,21 @@ impl Session {
         if known {
             self.evolve(info)?;
         } else {
+            self.begin_plain(info.id)?;
             self.add_columns(info)?;
         }
         self.db.exec(&sqlgen::create_rows_table(info.id))?;
         self.forget_catalog();
         Ok(known)
+    }
+
+    /// Whether the application has triggers on a table, which may write the row that a merge is writing.
+    pub fn has_user_triggers(&self, table: &Table) -> Result<bool> {
+        if let Some(known) = table.user_triggers.get() {
+            return Ok(*known);
+        }
+        let any = self.looks_for_user_triggers(&table.info.name)?;
+        Ok(*table.user_triggers.get_or_init(|| any))
     }
 
     /// Sets whether a table is a CRR at present.

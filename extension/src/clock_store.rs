@@ -71,26 +71,45 @@ impl Session {
 
     /// A row's clock. Cells that came after its base and were never written are listed as absent.
     pub fn get_clock(&self, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
-        let mut clock = self.stored_clock(table.info.id, key)?;
+        self.get_clock_counted(table, key).map(|(clock, _)| clock)
+    }
+
+    /// As [`Session::get_clock`], and how many cells a delta that the row has among the young clocks supersedes: whoever
+    /// writes the row's whole clock in its place has to count them.
+    pub fn get_clock_counted(&self, table: &Table, key: &[u8]) -> Result<(Option<RowClock>, u64)> {
+        let id = table.info.id;
+        let recent = self.recent_clock(id, key)?;
+        let (mut clock, superseded) = match recent {
+            Some(delta) if delta.is_delta() => {
+                let mut clock = self.settled_clock(id, key)?.unwrap_or_else(RowClock::pristine);
+                let superseded = clock.count_on(&delta);
+                (Some(clock), superseded)
+            }
+            Some(clock) => (Some(clock), 0),
+            None => (self.settled_clock(id, key)?, 0),
+        };
         if let Some(clock) = &mut clock {
             table.list_late(key, clock);
         }
-        Ok(clock)
+        Ok((clock, superseded))
     }
 
-    fn stored_clock(&self, id: u32, key: &[u8]) -> Result<Option<RowClock>> {
-        let decode = |bytes: &[u8]| RowClock::decode(bytes).map_err(|e| corrupt("a row clock", e));
-        let active = self.tx.borrow().active;
-        if !(active && self.tx.borrow().aged) {
-            if let Some(fresh) = &self.tx.borrow().fresh {
-                if let Some((.., bytes)) = fresh.iter().find(|(table, at, _)| *table == id && at == key) {
-                    return decode(bytes).map(Some);
-                }
-            }
-            if let Some(clock) = self.young_clock(id, key, decode)? {
-                return clock.map(Some);
+    /// A row's clock or delta among the young ones.
+    fn recent_clock(&self, id: u32, key: &[u8]) -> Result<Option<RowClock>> {
+        if self.tx.borrow().active && self.tx.borrow().aged {
+            return Ok(None);
+        }
+        if let Some(fresh) = &self.tx.borrow().fresh {
+            if let Some((.., bytes)) = fresh.iter().find(|(table, at, _)| *table == id && at == key) {
+                return decode(bytes).map(Some);
             }
         }
+        self.young_clock(id, key, decode)?.transpose()
+    }
+
+    /// A row's clock where clocks stay.
+    fn settled_clock(&self, id: u32, key: &[u8]) -> Result<Option<RowClock>> {
+        let active = self.tx.borrow().active;
         // Without a write transaction of our own another connection may commit at any time: nothing is remembered.
         if !active {
             return self.read_clock(id, key);
@@ -114,6 +133,11 @@ impl Session {
                 return self.read_clock(id, key);
             }
         }
+        self.clock_in_block(id, key)
+    }
+
+    /// A row's clock out of its block, which is then in memory.
+    pub fn clock_in_block(&self, id: u32, key: &[u8]) -> Result<Option<RowClock>> {
         self.load_block(id, key)?;
         let tx = self.tx.borrow();
         tx.block.as_ref().and_then(|b| b.block.get(key)).map(decode).transpose()
@@ -138,6 +162,7 @@ impl Session {
             return self.drop_clock(table, key);
         }
         let id = table.info.id;
+        self.keep_plain(id, clock)?;
         let mut bytes = std::mem::take(&mut self.tx_mut().scratch);
         bytes.clear();
         clock.encode(&mut bytes);
@@ -303,6 +328,10 @@ impl Session {
         open.hi = hi;
         Ok(open.holds(table, key))
     }
+}
+
+fn decode(bytes: &[u8]) -> Result<RowClock> {
+    RowClock::decode(bytes).map_err(|e| corrupt("a row clock", e))
 }
 
 /// The text of a statement over a table's row clocks.

@@ -7,15 +7,14 @@ use crate::catalog::Table;
 use crate::journal::{ByKey, Touches};
 use crate::log::LogWriter;
 use crate::outlived::{Gone, Outlived};
-use crate::session::{corrupt, Session};
+use crate::session::Session;
 use crate::sqlite::{Error, Result};
+use crate::touched::{touched, Touched};
 use crate::young::{Fresh, SMALL};
 use starling_crdt::local::{fold, masked, recreates, tombstone, update_in_place, Before, Touch, TouchKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
-use std::collections::btree_map::Entry;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 /// An entry that waits for its place in seq order.
 struct Waiting {
@@ -34,18 +33,28 @@ struct WaitingList {
     columns: Vec<u32>,
     /// What they supersede.
     outlived: Outlived,
+    /// Some of that was written under this very dot.
+    own: bool,
+}
+
+impl WaitingList {
+    fn supersede(&mut self, stamp: &Stamp, dot: &Stamp) {
+        self.outlived.note(stamp);
+        self.own |= stamp.same_dot(dot);
+    }
+
+    fn supersede_all(&mut self, clock: &RowClock, dot: &Stamp) {
+        clock.cells.iter().for_each(|cell| self.supersede(&cell.stamp, dot));
+        self.own |= clock.life.iter().chain(&clock.moved).any(|s| s.same_dot(dot));
+    }
 }
 
 /// A key of the batch: its touches, oldest first, and its clock as it was before.
 struct TouchedKey<'o> {
     run: &'o [usize],
     clock: Option<RowClock>,
-}
-
-/// A table that the batch touches, and whether any of its rows has a clock.
-struct Touched {
-    table: Rc<Table>,
-    clocks: bool,
+    /// Cells that a delta supersedes, which the key's new clock takes the place of.
+    late: u64,
 }
 
 impl Session {
@@ -141,6 +150,10 @@ impl Session {
                 self.fold_in_passing(touches, &order, &mut tables, dot, &mut waiting)?
             };
             waiting.entries.sort_unstable_by_key(|w| w.seq);
+            if waiting.own {
+                let next_seq = self.journal.borrow().next_seq();
+                self.tx_mut().spent.note_all(dot.version, next_seq);
+            }
             if !waiting.entries.is_empty() {
                 // The newest record may be among them: it may only go because this one takes its place.
                 gone = self.drop_outlived(std::mem::take(&mut waiting.outlived), &record)?;
@@ -212,31 +225,17 @@ impl Session {
         self.age()
     }
 
-    /// Whether the batch is nothing but inserts into tables without any row clock: then no row needs a look.
+    /// Whether the batch is nothing but inserts into plain tables, or such without any row clock: then no row needs a look.
     fn plain_inserts(&self, touches: &Touches, tables: &mut BTreeMap<u32, Touched>) -> Result<bool> {
         let mut plain = true;
         for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
             self.note_table(touch.table, tables)?;
             let simple = matches!(touch.kind(), TouchKind::Insert { replace: false, moved: false });
             let key = touches.key(touch);
-            plain &= simple && tables.get(&touch.table).is_some_and(|t| !t.clocks && !t.table.looks_older(key));
+            let touched = touched(tables, touch.table)?;
+            plain &= simple && !touched.table.looks_older(key) && self.is_pristine_if_new(touched)?;
         }
         Ok(plain)
-    }
-
-    /// Looks a table up once per batch.
-    fn note_table(&self, id: u32, tables: &mut BTreeMap<u32, Touched>) -> Result<()> {
-        if let Entry::Vacant(slot) = tables.entry(id) {
-            let table = self.touched_table(id)?;
-            let clocks = self.any_clock(&table)?;
-            slot.insert(Touched { table, clocks });
-        }
-        Ok(())
-    }
-
-    fn touched_table(&self, id: u32) -> Result<Rc<Table>> {
-        self.table(id)?
-            .ok_or_else(|| corrupt("crsql_table", format!("a trigger names table {id}, which is not listed")))
     }
 
     /// The touched keys in key order, so that neighbours in the row clock table are read and written together, each with
@@ -253,12 +252,16 @@ impl Session {
             self.note_table(touch.table, tables)?;
             let touched = touched(tables, touch.table)?;
             let key = touches.key(touch);
-            let clock = if touched.clocks { self.get_clock(&touched.table, key)? } else { None };
-            if clock.is_some() || run.len() > 1 {
+            let inserted = matches!(touch.kind(), TouchKind::Insert { replace: false, moved: false });
+            let pristine = run.len() == 1 && inserted && touched.plain && !touched.table.looks_older(key);
+            let (clock, late) = if pristine { (None, 0) } else { self.clock_before(touched, key)? };
+            // Where a row is nothing but its key, its '-1' write is all that its insert makes.
+            let has_cells = !touched.table.column_ids.is_empty();
+            if has_cells && (clock.is_some() || run.len() > 1) {
                 let kinds: Vec<TouchKind> = run.iter().filter_map(|i| touches.get(*i)).map(|t| t.kind()).collect();
                 extra.extend((0..kinds.len()).filter(|i| recreates(clock.as_ref(), &kinds, *i)).map(|i| run[i]));
             }
-            keys.push(TouchedKey { run, clock });
+            keys.push(TouchedKey { run, clock, late });
         }
         if !extra.is_empty() {
             let shift = touches.make_room(extra);
@@ -281,10 +284,42 @@ impl Session {
             let Some(touch) = run.first().and_then(|i| touches.get(*i)) else { continue };
             self.note_table(touch.table, tables)?;
             let touched = touched(tables, touch.table)?;
-            let clock = if touched.clocks { self.get_clock(&touched.table, touches.key(touch))? } else { None };
+            if touched.plain && run.len() == 1 && self.fold_delta(&touched.table, touches, run, dot, waiting)? {
+                continue;
+            }
+            let (clock, late) = self.clock_before(touched, touches.key(touch))?;
+            superseded += late;
             superseded += self.fold_run(&touched.table, touches, run, clock, dot, waiting)?;
         }
         Ok(superseded)
+    }
+
+    /// The shortest way: an update of a row in a plain table, of which a small transaction notes what it adds to the row's
+    /// clock, without a look at it. Returns whether it was one.
+    fn fold_delta(
+        &self,
+        table: &Table,
+        touches: &Touches,
+        run: &[usize],
+        dot: Stamp,
+        waiting: &mut WaitingList,
+    ) -> Result<bool> {
+        let Some((only, touch)) = run.first().and_then(|i| Some((*i, touches.get(*i)?))) else { return Ok(false) };
+        let key = touches.key(touch);
+        let TouchKind::Update { word, mask } = touch.kind() else { return Ok(false) };
+        if !self.may_be_delta(table, key) {
+            return Ok(false);
+        }
+        let mut delta = RowClock::default();
+        let start = waiting.columns.len();
+        update_in_place(&mut delta, (word, mask, touch.seq), &table.column_ids, dot, &mut waiting.columns);
+        if !delta.is_delta() {
+            return Ok(false);
+        }
+        self.put_delta(table.info.id, key, &delta);
+        let columns = start..waiting.columns.len();
+        waiting.entries.push(Waiting { seq: touch.seq, kind: Kind::Mask, touch: only, columns });
+        Ok(true)
     }
 
     /// Folds each key's touches.
@@ -297,7 +332,8 @@ impl Session {
         waiting: &mut WaitingList,
     ) -> Result<u64> {
         let mut superseded = 0;
-        for TouchedKey { run, clock } in keys {
+        for TouchedKey { run, clock, late } in keys {
+            superseded += late;
             let Some(touch) = run.first().and_then(|i| touches.get(*i)) else { continue };
             let table = &touched(tables, touch.table)?.table;
             superseded += self.fold_run(table, touches, run, clock, dot, waiting)?;
@@ -346,7 +382,7 @@ impl Session {
             TouchKind::Update { word, mask } => {
                 let mut clock = before.take().unwrap_or_else(|| table.pristine(key));
                 for column in masked(word, mask, &table.column_ids) {
-                    clock.cell(*column).iter().for_each(|cell| waiting.outlived.note(&cell.stamp));
+                    clock.cell(*column).iter().for_each(|cell| waiting.supersede(&cell.stamp, &dot));
                 }
                 update_in_place(&mut clock, (word, mask, touch.seq), &table.column_ids, dot, &mut waiting.columns);
                 // Cells that were listed before have a mask that is dead now.
@@ -358,7 +394,7 @@ impl Session {
                 let cl = clock.map_or(1, |c| c.cl) + 1;
                 self.put_clock(table, key, &tombstone(cl, Stamp { seq: touch.seq, ..dot }))?;
                 dead = listed + 1;
-                before.iter().flat_map(|c| &c.cells).for_each(|cell| waiting.outlived.note(&cell.stamp));
+                before.iter().for_each(|clock| waiting.supersede_all(clock, &dot));
                 Kind::Tombstone
             }
             TouchKind::Insert { .. } => return Ok(None),
@@ -397,9 +433,10 @@ impl Session {
         for cell in clock.iter().flat_map(|c| &c.cells) {
             let kept = outcome.clock.as_ref().and_then(|c| c.cell(cell.column)).is_some_and(|c| c.stamp == cell.stamp);
             if !kept {
-                waiting.outlived.note(&cell.stamp);
+                waiting.supersede(&cell.stamp, &dot);
             }
         }
+        waiting.own |= clock.is_some_and(|c| c.life.iter().chain(&c.moved).any(|s| s.same_dot(&dot)));
         let mut superseded = 0;
         for entry in outcome.entries {
             superseded += u64::from(clock.is_some());
@@ -431,8 +468,4 @@ impl Session {
             _ => self.row_exists(table, key),
         }
     }
-}
-
-fn touched(tables: &BTreeMap<u32, Touched>, table: u32) -> Result<&Touched> {
-    tables.get(&table).ok_or_else(|| corrupt("crsql_table", format!("table {table} is not listed")))
 }

@@ -249,6 +249,10 @@ fn get_seq(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 }
 
 fn increment_seq(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    if !session.db.is_autocommit() {
+        // The numbers are those of a transaction, which begins for us with its first write.
+        session.join_transaction()?;
+    }
     Ok(integer(session.journal.borrow_mut().take_seqs(1)))
 }
 

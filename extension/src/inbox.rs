@@ -114,7 +114,7 @@ impl Session {
             return Ok(Rc::clone(known));
         }
         let mut tables = Vec::new();
-        for id in self.inboxes()? {
+        for id in self.captured_by_inbox()? {
             tables.extend(self.table(id)?.filter(|t| t.portable));
         }
         let tables: Rc<[Rc<Table>]> = tables.into();

@@ -81,7 +81,9 @@ impl VTab for JournalTable {
         };
         // One of several statements may have changed the schema after its first write to a CRR.
         let left = |(file_version, tail)| LastCommit { file_version, tail, agreed: single };
-        self.session.known_tail.set(self.session.db.file_version().zip(tail).map(left));
+        let file_version = self.session.db.file_version();
+        self.session.known_tail.set(file_version.zip(tail).map(left));
+        self.session.plain_committed(file_version);
         self.session.end_transaction();
         Ok(())
     }
@@ -97,6 +99,7 @@ impl VTab for JournalTable {
         }
         self.session.end_transaction();
         self.session.known_tail.set(None);
+        self.session.forget_plain();
         // Another connection may have gone on from what was here: read everything anew.
         self.session.meta.replace(None);
         self.session.forget_catalog();
@@ -117,6 +120,7 @@ impl VTab for JournalTable {
 
     fn rollback_to(&self, n: i32) -> Result<()> {
         self.session.known_tail.set(None);
+        self.session.forget_plain();
         self.session.journal.borrow_mut().rollback_to(n);
         self.session.tx.borrow_mut().rollback_to(n);
         self.session.meta.replace(None);

@@ -62,6 +62,12 @@ impl OpenRecord {
     pub const fn is_new(&self) -> bool {
         !self.written && self.chunks == 0
     }
+
+    /// Its dot, as the first of its writes bears it.
+    pub fn stamp(&self) -> starling_crdt::row_clock::Stamp {
+        let version = self.header.dot.version;
+        starling_crdt::row_clock::Stamp { origin: self.origin, version, seq: 0, author: 0 }
+    }
 }
 
 /// Milliseconds since 1970; 0 where the clock stands before that.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 /// The format this build writes, and the oldest build's format that may read and write such a file. Format 2 has young
 /// clocks, and triggers that read from the journal; a file of format 1 becomes one of format 2 with the first of either.
-pub const FORMAT: i64 = 2;
+pub const FORMAT: i64 = 3;
 
 /// What `crsql_master` says of this database, as long as no one else changes it.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl Session {
             }
             self.db.exec(include_str!("../../sql/extension/schema.sql"))?;
             self.db.exec(&format!(
-                "INSERT OR IGNORE INTO main.crsql_master VALUES('crsql_version', 1600), \
+                "INSERT OR IGNORE INTO main.crsql_master VALUES('crsqlite_version', 150000), \
                  ('starling.format', {FORMAT}), ('starling.least_reader', {FORMAT}), ('starling.least_writer', {FORMAT}), \
                  ('file_id', {})",
                 (self.token() as u32) & FILE_ID_MASK

@@ -86,12 +86,12 @@ impl Session {
     }
 
     /// The table whose insert trigger bears an id.
-    fn bearer(&self, id: u32) -> Result<Option<String>> {
+    pub fn bearer(&self, id: u32) -> Result<Option<String>> {
         let file = self.meta()?.file;
         let tag = |packed| format!("VALUES({},", Tag { file, table: id, word: 0, packed, op: TagOp::Insert }.encode());
         let mut find = self.fixed(
-            "SELECT tbl_name FROM main.sqlite_master WHERE type = 'trigger' \
-             AND (instr(sql, ?1) > 0 OR instr(sql, ?2) > 0 OR instr(sql, ?3) > 0) AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\'",
+            "SELECT tbl_name FROM main.sqlite_master WHERE type = 'trigger' AND name LIKE '%\\_\\_crsql\\_insert' ESCAPE '\\' \
+             AND (instr(sql, ?1) > 0 OR instr(sql, ?2) > 0 OR instr(sql, ?3) > 0)",
         )?;
         find.bind_text(1, tag(false))?;
         find.bind_text(2, tag(true))?;
@@ -101,15 +101,15 @@ impl Session {
 
     /// What an active CRR is called now: as the table that bears its trigger, else as the catalogue has it.
     pub fn name_of(&self, id: u32) -> Result<Option<String>> {
-        let listed = {
-            let mut find = self.fixed("SELECT name FROM main.crsql_table WHERE id = ?1 AND active = 1")?;
-            find.bind_int(1, i64::from(id))?;
-            if !find.step()? {
-                return Ok(None);
-            }
-            schema::text(find.column_text(0))
-        };
+        let Some(listed) = self.listed_name(id)? else { return Ok(None) };
         Ok(Some(self.bearer(id)?.unwrap_or(listed)))
+    }
+
+    /// What the catalogue calls an active CRR.
+    pub fn listed_name(&self, id: u32) -> Result<Option<String>> {
+        let mut find = self.fixed("SELECT name FROM main.crsql_table WHERE id = ?1 AND active = 1")?;
+        find.bind_int(1, i64::from(id))?;
+        Ok(if find.step()? { Some(schema::text(find.column_text(0))) } else { None })
     }
 
     /// Writes down the names that tables have by now; the former ones stay known as aliases.
@@ -187,11 +187,13 @@ impl Session {
 
     /// The position of the column that arriving changes mean by a name, likewise.
     pub fn column_meant(&self, table: &Table, name: &str) -> Result<Option<usize>> {
-        if let Some(position) = table.info.columns.iter().position(|c| c.name == name) {
+        let named = |same: fn(&str, &str) -> bool| table.info.columns.iter().position(|c| same(&c.name, name));
+        if let Some(position) = named(|a, b| a == b).or_else(|| named(str::eq_ignore_ascii_case)) {
             return Ok(Some(position));
         }
-        let mut find =
-            self.fixed("SELECT column_id FROM main.crsql_alias WHERE name = ?1 AND table_id = ?2 AND column_id > 0")?;
+        let mut find = self.fixed(
+            "SELECT column_id FROM main.crsql_alias WHERE name = ?1 COLLATE NOCASE AND table_id = ?2 AND column_id > 0",
+        )?;
         find.bind_text(1, name)?;
         find.bind_int(2, i64::from(table.info.id))?;
         while find.step()? {

@@ -38,6 +38,19 @@ impl Session {
         Ok(if find.step()? { Capture::Portable } else { Capture::Native })
     }
 
+    /// The tables whose way of capture is an inbox.
+    pub fn captured_by_inbox(&self) -> Result<Vec<u32>> {
+        let mut all = self.db.prepare_transient(
+            "SELECT substr(key, 9) FROM main.crsql_master WHERE key > 'capture.' AND key < 'capture/' AND value = 'portable'",
+        )?;
+        let mut ids = Vec::new();
+        while all.step()? {
+            ids.extend(schema::text(all.column_text(0)).parse::<u32>().ok());
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
     fn set_capture(&self, table: u32, capture: Capture) -> Result<()> {
         self.db.exec(&match capture {
             Capture::Native => format!("DELETE FROM main.crsql_master WHERE key = 'capture.{table}'"),

@@ -92,10 +92,11 @@ impl Session {
         // Nor is a record that this transaction may go on with; a merge's may stand behind its own.
         let end = self.tx.borrow().open_records().fold(newest, |end, open| end.min(open.db_version));
         let mut at = self.sweep_position()?;
-        let (mut seen, mut dropped) = (0, 0);
+        let (mut seen, mut dropped, mut whole) = (0, 0, false);
         while seen < budget {
             let Some((record, first)) = self.next_to_sweep(at)?.filter(|(r, _)| r.db_version < end) else {
                 at = Position::default();
+                whole = true;
                 break;
             };
             let swept = self.sweep(&record, first, budget - seen)?;
@@ -109,8 +110,8 @@ impl Session {
         set.bind_int(2, at.chunk.cast_signed())?;
         set.execute()?;
         drop(set);
-        if dropped > 0 || at.record == 0 {
-            self.count_dropped(newest, dropped, dropped, at.record == 0)?;
+        if dropped > 0 || whole {
+            self.count_dropped(newest, dropped, dropped, whole)?;
         }
         Ok(dropped)
     }

@@ -133,7 +133,10 @@ pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
         return Ok(None);
     }
     let real_name = text(list.column_text(0));
-    let strict = is_strict(db, &real_name)?;
+    let sql = text(list.column_text(1));
+    drop(list);
+    // The pragma that tells it looks at every table there is, so it is asked only where the word occurs.
+    let strict = has_keyword(&sql, "STRICT") && is_strict(db, &real_name)?;
     let raw = read_columns(db, &real_name, strict)?;
     let mut keys: Vec<&RawColumn> = raw.iter().filter(|c| c.pk > 0).collect();
     keys.sort_by_key(|c| c.pk);
@@ -143,7 +146,7 @@ pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
         generation: 1,
         int_key: rowid_key && key_index(db, &real_name)?.is_none(),
         // SQLite tells a conflict clause nowhere but in the schema's text.
-        replaces_by_schema: has_keyword(&text(list.column_text(1)), "REPLACE"),
+        replaces_by_schema: has_keyword(&sql, "REPLACE"),
         keys: keys.iter().map(|c| c.column.clone()).collect(),
         columns: raw
             .iter()
@@ -251,6 +254,11 @@ pub fn check(db: Db, table: &TableInfo) -> Result<()> {
             .next()
     {
         return refuse(why);
+    }
+    if table.columns.iter().any(|c| c.name == "-1") {
+        return refuse(
+            "it has a column that is called \"-1\", which stands for the row itself in crsql_changes; rename it".into(),
+        );
     }
     if name.len() > 1024 || table.id > MAX_TABLE_ID {
         return refuse("its name is longer than 1024 bytes".into());

@@ -8,6 +8,7 @@ use crate::journal::Journal;
 use crate::keeper::KEEPER;
 use crate::log::Tail;
 use crate::meta::Meta;
+use crate::plain::PlainTables;
 use crate::sqlite::{Db, Error, Result, Stmt};
 use crate::tx::TxState;
 use crate::young::Young;
@@ -123,6 +124,8 @@ pub struct Session {
     pub(crate) young: RefCell<Young>,
     /// Tables of which some row has had a clock. One may be left that has none any more: it is looked for in vain.
     pub(crate) clocked: RefCell<BTreeSet<u32>>,
+    /// Which tables are plain.
+    pub(crate) plain: RefCell<PlainTables>,
 }
 
 /// What a commit of this connection left behind.
@@ -183,6 +186,7 @@ impl Session {
             known_tail: Cell::new(None),
             young: RefCell::default(),
             clocked: RefCell::default(),
+            plain: RefCell::default(),
         }
     }
 

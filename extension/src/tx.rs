@@ -2,6 +2,7 @@
 
 use crate::log::{OpenRecord, Tail};
 use starling_crdt::log_chunk::{Kind, TableRef};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// State of the open transaction; all of it is forgotten when it ends.
@@ -51,8 +52,14 @@ pub struct TxState {
     pub overwritten: Vec<(u32, Vec<u8>)>,
     /// Entries of nine-value inserts that wait to be logged under the local record.
     pub nine: Vec<NineEntry>,
+    /// Seqs of the local dot that were used by what it has superseded itself.
+    pub spent: crate::spent::Spent,
     /// The row clocks of a small transaction that is being flushed; they stay young if they can.
     pub fresh: Option<crate::young::Fresh>,
+    /// What is known of plain tables was compared with the file's version.
+    pub plain_checked: bool,
+    /// Tables that are not plain any more since this transaction.
+    pub odd: BTreeSet<u32>,
     /// The young clocks were moved into their blocks: from here on this transaction writes blocks.
     pub aged: bool,
     /// Row clocks of merges that wait to be put into their blocks.

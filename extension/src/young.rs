@@ -6,10 +6,12 @@
 //! moves all of them there before (`age`), so a row never has one in a block that is newer than the one here.
 
 use crate::backlog::ClockMap;
+use crate::catalog::Table;
 use crate::log::Tail;
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Result, Stmt};
 use starling_crdt::log_chunk::ChunkReader;
+use starling_crdt::row_clock::RowClock;
 use starling_crdt::young;
 
 /// A transaction of more touches than this writes its clocks into their blocks.
@@ -206,21 +208,62 @@ impl Session {
             tx.aged = tx.active;
             tx.fresh.take().unwrap_or_default()
         };
+        let mut superseded = 0u64;
         for (table, key, clock) in clocks.iter() {
-            self.put_in_block(table, key, clock)?;
+            // What is fresh takes the place of what was young, and has counted what that superseded.
+            if !fresh.iter().any(|(t, k, _)| *t == table && k == key) {
+                superseded += self.settle_clock(table, key, clock)?;
+            }
         }
         for (table, key, clock) in &fresh {
-            self.put_in_block(*table, key, clock)?;
+            superseded += self.settle_clock(*table, key, clock)?;
         }
-        if tail.young.is_some() {
-            let mut set =
-                self.fixed("UPDATE main.crsql_log SET last_local = NULL WHERE db_version = ?1 AND version IS NULL")?;
+        if tail.young.is_some() || superseded > 0 {
+            let mut set = self.fixed(
+                "UPDATE main.crsql_log SET last_local = CASE WHEN version IS NULL THEN NULL ELSE last_local END, \
+                 garbage = garbage + ?2 \
+                 WHERE db_version = ?1",
+            )?;
             set.bind_int(1, tail.db_version.cast_signed())?;
+            set.bind_int(2, superseded.cast_signed())?;
             set.execute()?;
             drop(set);
             self.forget_tail();
         }
         Ok(())
+    }
+
+    /// Puts a young clock, or what a delta comes to, into its block. Returns how many cells the delta supersedes.
+    fn settle_clock(&self, table: u32, key: &[u8], young: &[u8]) -> Result<u64> {
+        let delta = RowClock::decode(young).map_err(|e| corrupt("a young clock", e))?;
+        if !delta.is_delta() {
+            self.put_in_block(table, key, young)?;
+            return Ok(0);
+        }
+        let mut clock = self.clock_in_block(table, key)?.unwrap_or_else(RowClock::pristine);
+        let superseded = clock.count_on(&delta);
+        let mut bytes = Vec::with_capacity(young.len() + 8);
+        clock.encode(&mut bytes);
+        self.put_in_block(table, key, &bytes)?;
+        Ok(superseded)
+    }
+
+    /// Notes what a small transaction adds to a row's clock.
+    pub fn put_delta(&self, table: u32, key: &[u8], delta: &RowClock) {
+        let mut bytes = Vec::with_capacity(24);
+        delta.encode(&mut bytes);
+        if let Some(fresh) = &mut self.tx.borrow_mut().fresh {
+            fresh.push((table, key.to_vec(), bytes));
+        }
+    }
+
+    /// The clocks as deltas: what an update writes in a row of a plain table adds to its clock, whatever that is. Of a row that
+    /// has a young clock it is known, and a delta would have to count on that.
+    pub fn may_be_delta(&self, table: &Table, key: &[u8]) -> bool {
+        let unknown = |fresh: &Fresh| !fresh.iter().any(|(t, k, _)| *t == table.info.id && k == key);
+        self.tx.borrow().fresh.as_ref().is_some_and(unknown)
+            && self.young.borrow().clocks.get(table.info.id, key).is_none()
+            && !table.looks_older(key)
     }
 }
 

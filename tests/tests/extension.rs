@@ -28,8 +28,12 @@ mod laws;
 mod mixed;
 #[path = "extension/mixed_laws.rs"]
 mod mixed_laws;
+#[path = "extension/nine_values.rs"]
+mod nine_values;
 #[path = "extension/pending.rs"]
 mod pending;
+#[path = "extension/plain.rs"]
+mod plain;
 #[path = "extension/portable.rs"]
 mod portable;
 #[path = "extension/portable_laws.rs"]

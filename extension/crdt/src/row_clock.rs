@@ -88,6 +88,39 @@ impl RowClock {
             && self.cells.is_empty()
     }
 
+    /// Whether it says no more than which cells were written after the row's base, which it has in whole.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let whole = self.cl == 1 && self.born && self.based && self.base_version > 0;
+        whole && self.moved.is_none() && self.generation.is_none() && self.all_there()
+    }
+
+    fn all_there(&self) -> bool {
+        self.cells.iter().all(|c| c.version > 0)
+    }
+
+    /// Whether it counts on from the clock that the row had before, which is that of a plain row: `version` of each listed
+    /// cell is by how much it was raised. Its `cl` is 0.
+    #[must_use]
+    pub const fn is_delta(&self) -> bool {
+        self.cl == 0 && !self.cells.is_empty()
+    }
+
+    /// What a delta makes of the clock that the row had before. Returns how many cells of it are superseded. Cells that the
+    /// clock has from the delta already are left as they are.
+    pub fn count_on(&mut self, delta: &Self) -> u64 {
+        let mut superseded = 0;
+        for cell in &delta.cells {
+            if self.cell(cell.column).is_some_and(|c| c.stamp.same_dot(&cell.stamp)) {
+                continue;
+            }
+            superseded += u64::from(self.cell(cell.column).is_some());
+            let version = self.version_of(cell.column).saturating_add(cell.version);
+            self.set(CellClock { version, ..*cell });
+        }
+        superseded
+    }
+
     /// The write of the row's `'-1'` row, if it has one.
     #[must_use]
     pub const fn sentinel(&self) -> Option<Stamp> {
@@ -108,6 +141,12 @@ impl RowClock {
     #[must_use]
     pub const fn is_alive(&self) -> bool {
         self.cl % 2 == 1
+    }
+
+    /// Whether anything that it says stems from a dot.
+    #[must_use]
+    pub fn names_dot(&self, dot: &Stamp) -> bool {
+        self.cells.iter().map(|c| &c.stamp).chain(&self.life).chain(&self.moved).any(|s| s.same_dot(dot))
     }
 
     /// The listed cell of a column.
@@ -311,6 +350,29 @@ pub(crate) mod tests {
         #[test]
         fn garbage_never_panics(bytes: Vec<u8>) {
             let _ = RowClock::decode(&bytes);
+        }
+
+        #[test]
+        fn a_delta_makes_of_a_plain_clock_what_the_update_itself_would_have(
+            before in any_clock(), word in 0u16..3, mask in 1u64..16, seq in 0u64..1 << 20, stamp in any_stamp(),
+        ) {
+            let columns: Vec<u32> = (1..=10).collect();
+            let dot = Stamp { seq: 0, author: 0, ..stamp };
+            let update = |clock: &mut RowClock| {
+                crate::local::update_in_place(clock, (word, mask, seq), &columns, dot, &mut Vec::new());
+            };
+            let (mut direct, mut counted, mut delta) = (before.clone(), before.clone(), RowClock::default());
+            update(&mut direct);
+            update(&mut delta);
+            let mut bytes = Vec::new();
+            delta.encode(&mut bytes);
+            let delta = RowClock::decode(&bytes).unwrap();
+            prop_assert_eq!(delta.is_delta(), direct != before);
+            let superseded = counted.count_on(&delta);
+            prop_assert_eq!(&counted, &direct);
+            let again = (counted.count_on(&delta), counted.clone());
+            prop_assert_eq!(again, (0, direct.clone()));
+            prop_assert_eq!(superseded as usize, before.cells.len() + delta.cells.len() - direct.cells.len());
         }
     }
 }

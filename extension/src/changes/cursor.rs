@@ -238,7 +238,12 @@ impl ChangesCursor {
         let Some(mut values) = values else { return Ok(()) };
         let cl = clock.map_or(1, |c| c.cl);
         let author = clock.and_then(|c| c.life.as_ref()).map_or(0, |l| l.author);
-        if entry.kind == Kind::Base && table.info.columns.is_empty() && clock.is_none_or(|c| c.sentinel().is_none()) {
+        // Of a row without any cell that it could be told by, the base says that it is there.
+        let told = table.info.columns.iter().any(|c| match clock {
+            None => c.born <= entry.table.generation,
+            Some(clock) => clock.version_of(c.id) > 0,
+        });
+        if entry.kind == Kind::Base && !told && clock.is_none_or(|c| c.sentinel().is_none()) {
             self.life(session, table, key, cl, entry.seq, author)?;
         }
         let base_version = clock.map_or(1, |c| c.base_version);

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 /// Where the present format's fixtures are.
-const PRESENT: &str = "v2";
+const PRESENT: &str = "v3";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")

@@ -67,7 +67,7 @@ fn a_newer_format_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("a.db");
     let s = Site::file(&path).with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a)")]);
-    s.exec("UPDATE crsql_master SET value = 3 WHERE key = 'starling.least_writer'");
+    s.exec("UPDATE crsql_master SET value = 99 WHERE key = 'starling.least_writer'");
     drop(s);
     let s = Site::file(&path);
     assert!(s.refused("INSERT INTO t VALUES(1, 2)").contains("newer starling.so"));

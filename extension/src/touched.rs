@@ -1,0 +1,67 @@
+//! The tables that a batch of touches names, and what is known of their rows' clocks without a look at them.
+
+use crate::catalog::Table;
+use crate::session::{corrupt, Session};
+use crate::sqlite::Result;
+use starling_crdt::row_clock::RowClock;
+use std::cell::OnceCell;
+use std::collections::btree_map::Entry;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// A table that the batch touches.
+pub struct Touched {
+    /// It.
+    pub table: Rc<Table>,
+    /// It is a plain one.
+    pub plain: bool,
+    /// Whether any of its rows has a clock, once it was looked for.
+    clocks: OnceCell<bool>,
+}
+
+/// A table that was noted.
+pub fn touched(tables: &BTreeMap<u32, Touched>, table: u32) -> Result<&Touched> {
+    tables.get(&table).ok_or_else(|| corrupt("crsql_table", format!("table {table} is not listed")))
+}
+
+impl Session {
+    /// Looks a table up once per batch.
+    pub fn note_table(&self, id: u32, tables: &mut BTreeMap<u32, Touched>) -> Result<()> {
+        if let Entry::Vacant(slot) = tables.entry(id) {
+            let table = self.touched_table(id)?;
+            let plain = self.is_plain(id)?;
+            slot.insert(Touched { table, plain, clocks: OnceCell::new() });
+        }
+        Ok(())
+    }
+
+    fn touched_table(&self, id: u32) -> Result<Rc<Table>> {
+        self.table(id)?
+            .ok_or_else(|| corrupt("crsql_table", format!("a trigger names table {id}, which is not listed")))
+    }
+
+    /// Whether a row that is inserted, not over another one, is pristine whatever its key.
+    pub fn is_pristine_if_new(&self, touched: &Touched) -> Result<bool> {
+        Ok(touched.plain || !self.has_clocks(touched)?)
+    }
+
+    /// Whether any row of the table has a clock.
+    fn has_clocks(&self, touched: &Touched) -> Result<bool> {
+        if let Some(known) = touched.clocks.get() {
+            return Ok(*known);
+        }
+        let any = self.any_clock(&touched.table)?;
+        Ok(*touched.clocks.get_or_init(|| any))
+    }
+
+    /// The clock that a touched row has, and how many cells are superseded by what it was among the young ones.
+    pub fn clock_before(&self, touched: &Touched, key: &[u8]) -> Result<(Option<RowClock>, u64)> {
+        if !self.has_clocks(touched)? {
+            return Ok((None, 0));
+        }
+        let (clock, late) = self.get_clock_counted(&touched.table, key)?;
+        // Where the new clock goes into a block, the young ones go before it, and are counted then.
+        let stays_young = self.tx.borrow().fresh.is_some();
+        Ok((clock, if stays_young { late } else { 0 }))
+    }
+}

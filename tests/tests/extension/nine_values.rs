@@ -1,0 +1,129 @@
+//! Merging cell by cell through `crsql_changes`: what a change says, and what it is given.
+
+use starling_tests::site::Site;
+
+const FOO: (&str, &str) = ("foo", "CREATE TABLE foo(k PRIMARY KEY NOT NULL, b, c)");
+const KEYS: (&str, &str) = ("keys", "CREATE TABLE keys(k PRIMARY KEY NOT NULL)");
+
+/// A change of the row with key 1.
+fn nine(table: &str, cid: &str, (val, col_version, db_version): (i64, i64, i64), cl: i64, seq: i64) -> String {
+    format!(
+        "INSERT INTO crsql_changes VALUES('{table}', x'010901', '{cid}', nullif({val}, -1), {col_version}, {db_version}, \
+         x'{db_version:02}', {cl}, {seq});"
+    )
+}
+
+fn seqs(site: &Site) -> Vec<String> {
+    site.rows("SELECT cid, val, col_version, db_version, cl, seq FROM crsql_changes")
+}
+
+#[test]
+fn a_row_whose_base_speaks_for_no_column_that_is_left_is_listed_as_being_there() {
+    let s = Site::memory().with(&[KEYS, ("foo", "CREATE TABLE foo(k PRIMARY KEY NOT NULL, b)")]);
+    s.exec("INSERT INTO keys VALUES(1), (2); INSERT INTO foo VALUES(1, 1), (2, 2); UPDATE foo SET b = 3 WHERE k = 2");
+    s.exec(
+        "SELECT crsql_begin_alter('keys'); ALTER TABLE keys ADD COLUMN d DEFAULT 5; SELECT crsql_commit_alter('keys')",
+    );
+    s.exec("SELECT crsql_begin_alter('foo'); ALTER TABLE foo ADD COLUMN c");
+    s.exec("ALTER TABLE foo DROP COLUMN b; SELECT crsql_commit_alter('foo')");
+    s.exec("INSERT INTO keys VALUES(3, 6); UPDATE keys SET d = 7 WHERE k = 2");
+    assert_eq!(
+        s.rows("SELECT [table], cid, val, cl FROM crsql_changes"),
+        ["'keys'|'-1'|NULL|1", "'foo'|'-1'|NULL|1", "'foo'|'-1'|NULL|1", "'keys'|'d'|6|1", "'keys'|'d'|7|1"]
+    );
+    let after = [
+        ("keys", "CREATE TABLE keys(k PRIMARY KEY NOT NULL, d DEFAULT 5)"),
+        ("foo", "CREATE TABLE foo(k PRIMARY KEY NOT NULL, c)"),
+    ];
+    let (cells, whole) = (Site::memory().with(&after), Site::memory().with(&after));
+    cells.pull_nine(&s, |_| ());
+    whole.pull(&s);
+    for to in [&cells, &whole] {
+        for rows in ["SELECT * FROM keys ORDER BY k", "SELECT * FROM foo ORDER BY k"] {
+            assert_eq!(to.rows(rows), s.rows(rows));
+        }
+    }
+    assert_eq!(whole.changes(), s.changes());
+    // A second time it is nothing new.
+    let version = |site: &Site| site.one::<i64>("SELECT crsql_db_version()");
+    let before = version(&cells);
+    cells.pull_nine(&s, |_| ());
+    assert_eq!(version(&cells), before);
+    assert_eq!(cells.changes(), s.changes());
+}
+
+#[test]
+fn a_cell_that_one_transaction_merges_three_times_is_listed_once() {
+    let cell = |val, col_version, seq| nine("foo", "b", (val, col_version, 1), 1, seq);
+    let histories = [
+        [cell(1, 1, 0), cell(2, 2, 0), cell(3, 3, 0)],
+        [cell(1, 1, 0), "UPDATE foo SET b = 9;".to_string(), cell(3, 3, 0)],
+        [cell(1, 1, 0), "DELETE FROM foo;".to_string(), nine("foo", "b", (3, 1, 1), 3, 0)],
+        [cell(1, 1, 0), nine("foo", "-1", (-1, 2, 1), 2, 0), nine("foo", "b", (3, 1, 1), 3, 0)],
+        [cell(1, 1, 0), "SAVEPOINT s;".to_string() + &cell(2, 2, 0) + "ROLLBACK TO s;", cell(3, 3, 0)],
+        [nine("foo", "-1", (-1, 1, 1), 1, 0), nine("foo", "-1", (-1, 2, 1), 2, 0), nine("foo", "-1", (-1, 3, 1), 3, 0)],
+    ];
+    for history in histories {
+        let s = Site::memory().with(&[FOO]);
+        s.exec(&format!("BEGIN; {} COMMIT", history.concat()));
+        let listed = s.rows("SELECT cid, count(*) FROM crsql_changes GROUP BY cid HAVING count(*) > 1");
+        assert!(listed.is_empty(), "{history:?}: {:?}", seqs(&s));
+        let other = Site::memory().with(&[FOO]);
+        other.pull(&s);
+        assert_eq!(other.changes(), s.changes(), "{history:?}");
+    }
+}
+
+#[test]
+fn other_cells_of_a_row_keep_the_seq_that_they_are_given() {
+    let s = Site::memory().with(&[FOO]);
+    let cell = |cid, db_version| nine("foo", cid, (1, 1, db_version), 1, 2);
+    s.exec(&format!("BEGIN; {} {} {} COMMIT", cell("c", 3), cell("b", 4), nine("foo", "-1", (-1, 3, 4), 3, 2)));
+    assert_eq!(seqs(&s), ["'-1'|NULL|3|4|3|2"]);
+    let s = Site::memory().with(&[FOO]);
+    s.exec(&format!("BEGIN; {} {} COMMIT", cell("c", 4), cell("b", 4)));
+    assert_eq!(seqs(&s), ["'c'|1|1|4|1|2", "'b'|1|1|4|1|2"]);
+}
+
+#[test]
+fn word_of_a_row_that_is_there_changes_nothing() {
+    let s = Site::memory().with(&[FOO, KEYS]);
+    s.exec("INSERT INTO foo VALUES(1, 1, 1); INSERT INTO keys VALUES(1)");
+    let before = s.rows("SELECT * FROM crsql_changes");
+    for table in ["foo", "keys"] {
+        s.exec(&format!("BEGIN; {}", nine(table, "-1", (-1, 1, 1), 1, 0)));
+        assert_eq!(s.one::<i64>("SELECT crsql_rows_impacted()"), 0);
+        s.exec("COMMIT");
+    }
+    assert_eq!(s.rows("SELECT * FROM crsql_changes"), before);
+    assert_eq!(s.one::<i64>("SELECT crsql_db_version()"), 2);
+}
+
+#[test]
+fn a_merge_leaves_the_last_inserted_rowid_and_the_sequence_of_its_transaction_alone() {
+    let s = Site::memory().with(&[FOO]);
+    s.exec("CREATE TABLE other(id INTEGER PRIMARY KEY); INSERT INTO other VALUES(77)");
+    s.exec(&nine("foo", "b", (1, 1, 1), 1, 0));
+    assert_eq!(s.one::<i64>("SELECT last_insert_rowid()"), 77);
+    s.exec("BEGIN");
+    assert_eq!(s.rows("SELECT crsql_increment_and_get_seq(), crsql_get_seq()"), ["0|1"]);
+    s.exec("INSERT INTO foo VALUES(2, 2, 2); COMMIT");
+    assert_eq!(s.rows("SELECT seq FROM crsql_changes WHERE pk = x'010902'"), ["1", "2"]);
+}
+
+#[test]
+fn a_row_that_is_only_a_key_takes_one_seq_when_it_comes_back() {
+    let s = Site::memory().with(&[KEYS]);
+    s.exec("INSERT INTO keys VALUES(1); DELETE FROM keys; BEGIN; INSERT INTO keys VALUES(1); INSERT INTO keys VALUES(2); COMMIT");
+    assert_eq!(s.rows("SELECT cl, seq FROM crsql_changes"), ["3|0", "1|1"]);
+}
+
+#[test]
+fn names_of_columns_ignore_case_as_in_sql() {
+    let s = Site::memory().with(&[FOO]);
+    s.exec(&nine("FOO", "B", (5, 1, 1), 1, 0));
+    assert_eq!(s.rows("SELECT b FROM foo"), ["5"]);
+    let refused = Site::memory();
+    refused.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, \"-1\")");
+    assert!(refused.refused("SELECT crsql_as_crr('t')").contains("stands for the row itself"));
+}
