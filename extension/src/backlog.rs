@@ -5,52 +5,15 @@
 //! them into blocks when many have come together, before anything else touches a block, and before the commit.
 
 use crate::catalog::Table;
+use crate::clock_map::ClockMap;
 use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::row_clock::RowClock;
-use std::collections::BTreeMap;
 
 /// So many clocks wait at most: a few megabytes.
 const MAX: usize = 32 * 1024;
 /// So many wait where the transaction opens one savepoint after the other, as each takes a copy of them.
 const MAX_COPIED: usize = 64;
-
-/// Encoded row clocks by table and key.
-#[derive(Clone, Debug, Default)]
-pub struct ClockMap {
-    tables: BTreeMap<u32, BTreeMap<Vec<u8>, Vec<u8>>>,
-    len: usize,
-}
-
-impl ClockMap {
-    /// A row's clock.
-    pub fn get(&self, table: u32, key: &[u8]) -> Option<&[u8]> {
-        self.tables.get(&table)?.get(key).map(Vec::as_slice)
-    }
-
-    /// Sets a row's clock.
-    pub fn set(&mut self, table: u32, key: Vec<u8>, clock: Vec<u8>) {
-        self.len += usize::from(self.tables.entry(table).or_default().insert(key, clock).is_none());
-    }
-
-    /// Whether a table has any.
-    pub fn any(&self, table: u32) -> bool {
-        self.tables.contains_key(&table)
-    }
-
-    /// How many there are.
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// All of them in the order of tables and keys: table, key, clock.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
-        let of_table = |(table, clocks): (&u32, _)| (*table, clocks);
-        self.tables.iter().map(of_table).flat_map(|(table, clocks): (u32, &BTreeMap<Vec<u8>, Vec<u8>>)| {
-            clocks.iter().map(move |(key, clock)| (table, key.as_slice(), clock.as_slice()))
-        })
-    }
-}
 
 /// What waits.
 #[derive(Clone, Debug, Default)]
@@ -134,7 +97,8 @@ impl Session {
             return Ok(());
         }
         let clocks = std::mem::take(&mut self.tx_mut().backlog.clocks);
-        let result = clocks.iter().try_for_each(|(table, key, clock)| self.put_in_block(table, key, clock));
+        let result =
+            clocks.sorted().into_iter().try_for_each(|(table, key, clock)| self.put_in_block(table, key, clock));
         if result.is_err() && self.tx.borrow().active {
             // The rows are written, and not all of their clocks.
             self.tx_mut().poisoned = true;

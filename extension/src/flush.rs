@@ -9,12 +9,11 @@ use crate::log::LogWriter;
 use crate::outlived::{Gone, Outlived};
 use crate::session::Session;
 use crate::sqlite::{Error, Result};
-use crate::touched::{touched, Touched};
+use crate::touched::TouchedTables;
 use crate::young::{Fresh, SMALL};
 use starling_crdt::local::{fold, masked, recreates, tombstone, update_in_place, Before, Touch, TouchKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
-use std::collections::BTreeMap;
 
 /// An entry that waits for its place in seq order.
 struct Waiting {
@@ -28,7 +27,7 @@ struct Waiting {
 
 /// Entries, and the columns they name.
 #[derive(Default)]
-struct WaitingList {
+pub struct WaitingList {
     entries: Vec<Waiting>,
     columns: Vec<u32>,
     /// What they supersede.
@@ -38,6 +37,20 @@ struct WaitingList {
 }
 
 impl WaitingList {
+    /// Buffers larger than this are not kept from flush to flush.
+    const KEPT: usize = 1024;
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.columns.clear();
+        self.outlived = Outlived::default();
+        self.own = false;
+    }
+
+    fn is_small(&self) -> bool {
+        self.entries.capacity() <= Self::KEPT && self.columns.capacity() <= Self::KEPT
+    }
+
     fn supersede(&mut self, stamp: &Stamp, dot: &Stamp) {
         self.outlived.note(stamp);
         self.own |= stamp.same_dot(dot);
@@ -127,7 +140,7 @@ impl Session {
     }
 
     fn flush_touches(&self, touches: &mut Touches) -> Result<()> {
-        let mut tables = BTreeMap::new();
+        let mut tables = TouchedTables::default();
         let record = self.open_local()?;
         self.keep_young(touches, record.is_new())?;
         let dot = Stamp { origin: record.origin, version: record.header.dot.version, seq: 0, author: 0 };
@@ -136,12 +149,13 @@ impl Session {
         let order = touches.by_key();
         if order.all_single() && self.plain_inserts(touches, &mut tables)? {
             for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
-                let table = &touched(&tables, touch.table)?.table;
+                let table = &tables.get(touch.table)?.table;
                 writer.push(Kind::Base, table.info.log_ref(), touches.key(touch), touch.seq, &[])?;
                 wrote = true;
             }
         } else {
-            let mut waiting = WaitingList::default();
+            let mut waiting = self.spare_waiting.take();
+            waiting.clear();
             waiting.entries.reserve(touches.len());
             superseded = if touches.any_insert() {
                 let keys = self.look_up(touches, &order, &mut tables)?;
@@ -161,7 +175,7 @@ impl Session {
             writer.superseded(superseded);
             for entry in &waiting.entries {
                 let Some(touch) = touches.get(entry.touch) else { continue };
-                let table = &touched(&tables, touch.table)?.table;
+                let table = &tables.get(touch.table)?.table;
                 writer.push(
                     entry.kind,
                     table.info.log_ref(),
@@ -174,6 +188,9 @@ impl Session {
             let fresh = self.tx.borrow_mut().fresh.take().unwrap_or_default();
             if !fresh.is_empty() {
                 self.carry_or_age(&mut writer, fresh, touches, &waiting)?;
+            }
+            if waiting.is_small() {
+                self.spare_waiting.set(waiting);
             }
         }
         if wrote {
@@ -226,13 +243,13 @@ impl Session {
     }
 
     /// Whether the batch is nothing but inserts into plain tables, or such without any row clock: then no row needs a look.
-    fn plain_inserts(&self, touches: &Touches, tables: &mut BTreeMap<u32, Touched>) -> Result<bool> {
+    fn plain_inserts(&self, touches: &Touches, tables: &mut TouchedTables) -> Result<bool> {
         let mut plain = true;
         for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
             self.note_table(touch.table, tables)?;
             let simple = matches!(touch.kind(), TouchKind::Insert { replace: false, moved: false });
             let key = touches.key(touch);
-            let touched = touched(tables, touch.table)?;
+            let touched = tables.get(touch.table)?;
             plain &= simple && !touched.table.looks_older(key) && self.is_pristine_if_new(touched)?;
         }
         Ok(plain)
@@ -244,13 +261,13 @@ impl Session {
         &self,
         touches: &mut Touches,
         order: &'o ByKey,
-        tables: &mut BTreeMap<u32, Touched>,
+        tables: &mut TouchedTables,
     ) -> Result<Vec<TouchedKey<'o>>> {
         let (mut keys, mut extra) = (Vec::new(), Vec::new());
         for run in order.runs() {
             let Some(touch) = run.first().and_then(|i| touches.get(*i)) else { continue };
             self.note_table(touch.table, tables)?;
-            let touched = touched(tables, touch.table)?;
+            let touched = tables.get(touch.table)?;
             let key = touches.key(touch);
             let inserted = matches!(touch.kind(), TouchKind::Insert { replace: false, moved: false });
             let pristine = run.len() == 1 && inserted && touched.plain && !touched.table.looks_older(key);
@@ -275,16 +292,17 @@ impl Session {
         &self,
         touches: &Touches,
         order: &ByKey,
-        tables: &mut BTreeMap<u32, Touched>,
+        tables: &mut TouchedTables,
         dot: Stamp,
         waiting: &mut WaitingList,
     ) -> Result<u64> {
+        let small = self.tx.borrow().fresh.is_some();
         let mut superseded = 0;
         for run in order.runs() {
             let Some(touch) = run.first().and_then(|i| touches.get(*i)) else { continue };
             self.note_table(touch.table, tables)?;
-            let touched = touched(tables, touch.table)?;
-            if touched.plain && run.len() == 1 && self.fold_delta(&touched.table, touches, run, dot, waiting)? {
+            let touched = tables.get(touch.table)?;
+            if small && touched.plain && run.len() == 1 && self.fold_delta(&touched.table, touches, run, dot, waiting)? {
                 continue;
             }
             let (clock, late) = self.clock_before(touched, touches.key(touch))?;
@@ -326,7 +344,7 @@ impl Session {
     fn fold_keys(
         &self,
         touches: &Touches,
-        tables: &BTreeMap<u32, Touched>,
+        tables: &TouchedTables,
         keys: Vec<TouchedKey<'_>>,
         dot: Stamp,
         waiting: &mut WaitingList,
@@ -335,7 +353,7 @@ impl Session {
         for TouchedKey { run, clock, late } in keys {
             superseded += late;
             let Some(touch) = run.first().and_then(|i| touches.get(*i)) else { continue };
-            let table = &touched(tables, touch.table)?.table;
+            let table = &tables.get(touch.table)?.table;
             superseded += self.fold_run(table, touches, run, clock, dot, waiting)?;
         }
         Ok(superseded)

@@ -5,6 +5,7 @@
 
 use starling_crdt::ids::MAX_SEQ;
 use starling_crdt::local::TouchKind;
+use std::borrow::Cow;
 
 /// Touches kept before the journal must be flushed: about 10 MB with their keys. Row clocks are written in key order, so
 /// the more keys a flush has, the more of them share a block.
@@ -136,7 +137,7 @@ fn sorted<'k>(items: impl Iterator<Item = usize> + Clone, named: impl Fn(usize) 
 /// Touches by key.
 #[derive(Default)]
 pub struct ByKey {
-    order: Vec<usize>,
+    order: Cow<'static, [usize]>,
     /// Where each key's touches end in `order`; empty where every key was touched once.
     ends: Vec<usize>,
 }
@@ -146,7 +147,7 @@ impl ByKey {
     pub fn runs(&self) -> impl Iterator<Item = &[usize]> {
         let start_of = |i: usize| i.checked_sub(1).and_then(|i| self.ends.get(i)).copied().unwrap_or(0);
         let runs = self.ends.iter().enumerate();
-        let singles = if self.all_single() { self.order.as_slice() } else { &[] };
+        let singles = if self.all_single() { &self.order[..] } else { &[] };
         singles.chunks(1).chain(runs.map(move |(i, end)| self.order.get(start_of(i)..*end).unwrap_or_default()))
     }
 
@@ -201,7 +202,7 @@ impl Touches {
     /// The touches by key.
     pub fn by_key(&self) -> ByKey {
         if self.touches.len() == 1 {
-            return ByKey { order: vec![0], ends: Vec::new() };
+            return ByKey { order: Cow::Borrowed(&[0]), ends: Vec::new() };
         }
         let sorted = sorted(0..self.touches.len(), |i| self.named(i));
         let same = |a: &Place, b: &Place| a.is_like(b) && self.named(a.item()) == self.named(b.item());

@@ -14,6 +14,7 @@ mod backlog;
 mod catalog;
 mod changes;
 mod changesets_table;
+mod clock_map;
 mod clock_store;
 mod crr;
 mod differences;

@@ -190,7 +190,7 @@ pub struct LogWriter<'s> {
 impl<'s> LogWriter<'s> {
     /// Goes on with a record.
     pub fn new(session: &'s Session, record: OpenRecord) -> Self {
-        Self { session, record, chunk: ChunkWriter::new(), garbage: 0, weight: 0, young: None }
+        Self { session, record, chunk: session.spare_chunk.take(), garbage: 0, weight: 0, young: None }
     }
 
     /// Adds an entry.
@@ -272,6 +272,8 @@ impl<'s> LogWriter<'s> {
         }
         let entries = self.chunk.take();
         self.insert_record(&entries)?;
+        self.chunk.recycle(entries);
+        self.session.spare_chunk.set(self.chunk);
         self.record.written = true;
         Ok(self.record)
     }

@@ -4,6 +4,7 @@
 //! finalized when SQLite disconnects the keeper, which it does before it looks for open statements at close.
 
 use crate::catalog::{Catalog, Table};
+use crate::flush::WaitingList;
 use crate::journal::Journal;
 use crate::keeper::KEEPER;
 use crate::log::Tail;
@@ -12,6 +13,7 @@ use crate::plain::PlainTables;
 use crate::sqlite::{Db, Error, Result, Stmt};
 use crate::tx::TxState;
 use crate::young::Young;
+use starling_crdt::log_chunk::ChunkWriter;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -126,6 +128,10 @@ pub struct Session {
     pub(crate) clocked: RefCell<BTreeSet<u32>>,
     /// Which tables are plain.
     pub(crate) plain: RefCell<PlainTables>,
+    /// What a flush uses again.
+    pub(crate) spare_waiting: Cell<WaitingList>,
+    /// What a log writer uses again.
+    pub(crate) spare_chunk: Cell<ChunkWriter>,
 }
 
 /// What a commit of this connection left behind.
@@ -187,6 +193,8 @@ impl Session {
             young: RefCell::default(),
             clocked: RefCell::default(),
             plain: RefCell::default(),
+            spare_waiting: Cell::default(),
+            spare_chunk: Cell::default(),
         }
     }
 

@@ -5,8 +5,6 @@ use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 use starling_crdt::row_clock::RowClock;
 use std::cell::OnceCell;
-use std::collections::btree_map::Entry;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// A table that the batch touches.
@@ -19,18 +17,32 @@ pub struct Touched {
     clocks: OnceCell<bool>,
 }
 
-/// A table that was noted.
-pub fn touched(tables: &BTreeMap<u32, Touched>, table: u32) -> Result<&Touched> {
-    tables.get(&table).ok_or_else(|| corrupt("crsql_table", format!("table {table} is not listed")))
+/// The tables of a batch.
+#[derive(Default)]
+pub struct TouchedTables {
+    /// In the order of their ids.
+    sorted: Vec<Touched>,
+}
+
+impl TouchedTables {
+    fn find(&self, table: u32) -> std::result::Result<usize, usize> {
+        self.sorted.binary_search_by_key(&table, |t| t.table.info.id)
+    }
+
+    /// A table that was noted.
+    pub fn get(&self, table: u32) -> Result<&Touched> {
+        let found = self.find(table).ok().and_then(|i| self.sorted.get(i));
+        found.ok_or_else(|| corrupt("crsql_table", format!("table {table} is not listed")))
+    }
 }
 
 impl Session {
     /// Looks a table up once per batch.
-    pub fn note_table(&self, id: u32, tables: &mut BTreeMap<u32, Touched>) -> Result<()> {
-        if let Entry::Vacant(slot) = tables.entry(id) {
+    pub fn note_table(&self, id: u32, tables: &mut TouchedTables) -> Result<()> {
+        if let Err(place) = tables.find(id) {
             let table = self.touched_table(id)?;
             let plain = self.is_plain(id)?;
-            slot.insert(Touched { table, plain, clocks: OnceCell::new() });
+            tables.sorted.insert(place, Touched { table, plain, clocks: OnceCell::new() });
         }
         Ok(())
     }

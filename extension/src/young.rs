@@ -5,8 +5,8 @@
 //! records go whose clocks are in force. Whoever looks for a row's clock looks here first; whoever writes into the blocks
 //! moves all of them there before (`age`), so a row never has one in a block that is newer than the one here.
 
-use crate::backlog::ClockMap;
 use crate::catalog::Table;
+use crate::clock_map::ClockMap;
 use crate::log::Tail;
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Result, Stmt};
@@ -209,7 +209,7 @@ impl Session {
             tx.fresh.take().unwrap_or_default()
         };
         let mut superseded = 0u64;
-        for (table, key, clock) in clocks.iter() {
+        for (table, key, clock) in clocks.sorted() {
             // What is fresh takes the place of what was young, and has counted what that superseded.
             if !fresh.iter().any(|(t, k, _)| *t == table && k == key) {
                 superseded += self.settle_clock(table, key, clock)?;

@@ -150,6 +150,14 @@ impl ChunkWriter {
         self.key.extend_from_slice(rest);
     }
 
+    /// Takes a buffer that [`ChunkWriter::take`] gave, to be written to again.
+    pub fn recycle(&mut self, mut bytes: Vec<u8>) {
+        if self.out.is_empty() && bytes.capacity() <= 2 * CHUNK_TARGET {
+            bytes.clear();
+            self.out = bytes;
+        }
+    }
+
     /// The finished bytes; the writer is empty again.
     pub fn take(&mut self) -> Vec<u8> {
         let out = core::mem::take(&mut self.out);

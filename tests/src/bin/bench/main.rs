@@ -6,6 +6,7 @@ mod local;
 mod portable;
 mod profile;
 mod scale;
+mod singles;
 
 use serde_json::{json, Map, Value};
 use std::error::Error;
@@ -55,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok("portable") => Some(portable::run(&so, runs)?),
         Ok("scale") => Some(scale::run(&so, runs)?),
         Ok("local") => Some(local::run(&so, runs)?),
+        Ok("singles") => Some(singles::run(&so, runs)?),
         _ => None,
     };
     if let Some(figures) = part {
@@ -62,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let mut figures = local::run(&so, runs)?;
+    figures.extend(singles::run(&so, runs)?);
     figures.extend(portable::run(&so, runs)?);
     figures.extend(scale::run(&so, runs)?);
     if bin.exists() {

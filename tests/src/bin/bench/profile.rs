@@ -11,8 +11,9 @@ pub fn run(so: &Path, what: &str, kind: &str) -> Result<()> {
     let kind = match kind {
         "plain" => Kind::Plain,
         "floor" => Kind::Floor,
+        "logged" => Kind::Logged,
         "crr" => Kind::Crr,
-        other => return Err(format!("profile: the kind is plain, floor or crr, not {other}").into()),
+        other => return Err(format!("profile: the kind is plain, floor, logged or crr, not {other}").into()),
     };
     let dir = tempfile::tempdir()?;
     let seconds = local::step_alone(dir.path(), kind, so, what)?;

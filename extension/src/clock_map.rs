@@ -1,0 +1,45 @@
+//! Encoded row clocks in memory, by table and key.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// Row clocks. Keys come from anywhere, so the hash is one that nobody can find collisions of.
+#[derive(Clone, Debug, Default)]
+pub struct ClockMap {
+    tables: BTreeMap<u32, HashMap<Vec<u8>, Vec<u8>>>,
+    len: usize,
+}
+
+impl ClockMap {
+    /// A row's clock.
+    pub fn get(&self, table: u32, key: &[u8]) -> Option<&[u8]> {
+        if self.len == 0 {
+            return None;
+        }
+        self.tables.get(&table)?.get(key).map(Vec::as_slice)
+    }
+
+    /// Sets a row's clock.
+    pub fn set(&mut self, table: u32, key: Vec<u8>, clock: Vec<u8>) {
+        self.len += usize::from(self.tables.entry(table).or_default().insert(key, clock).is_none());
+    }
+
+    /// Whether a table has any.
+    pub fn any(&self, table: u32) -> bool {
+        self.tables.contains_key(&table)
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// All of them in the order of tables and keys: table, key, clock.
+    pub fn sorted(&self) -> Vec<(u32, &[u8], &[u8])> {
+        let mut all: Vec<(u32, &[u8], &[u8])> = Vec::with_capacity(self.len);
+        for (table, clocks) in &self.tables {
+            all.extend(clocks.iter().map(|(key, clock)| (*table, key.as_slice(), clock.as_slice())));
+        }
+        all.sort_unstable_by_key(|(table, key, _)| (*table, *key));
+        all
+    }
+}
