@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+/// Memory for so many is kept.
+const KEPT: usize = 8 * 1024;
+
 /// Row clocks. Keys come from anywhere, so the hash is one that nobody can find collisions of.
 #[derive(Clone, Debug, Default)]
 pub struct ClockMap {
@@ -25,12 +28,22 @@ impl ClockMap {
 
     /// Whether a table has any.
     pub fn any(&self, table: u32) -> bool {
-        self.tables.contains_key(&table)
+        self.tables.get(&table).is_some_and(|clocks| !clocks.is_empty())
     }
 
     /// How many there are.
     pub const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Forgets them all, and keeps the memory for as many.
+    pub fn clear(&mut self) {
+        if self.len > KEPT {
+            *self = Self::default();
+        }
+        self.tables.retain(|_, clocks| !clocks.is_empty());
+        self.tables.values_mut().for_each(HashMap::clear);
+        self.len = 0;
     }
 
     /// All of them in the order of tables and keys: table, key, clock.

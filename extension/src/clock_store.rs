@@ -78,33 +78,42 @@ impl Session {
     /// writes the row's whole clock in its place has to count them.
     pub fn get_clock_counted(&self, table: &Table, key: &[u8]) -> Result<(Option<RowClock>, u64)> {
         let id = table.info.id;
-        let recent = self.recent_clock(id, key)?;
-        let (mut clock, superseded) = match recent {
-            Some(delta) if delta.is_delta() => {
-                let mut clock = self.settled_clock(id, key)?.unwrap_or_else(RowClock::pristine);
-                let superseded = clock.count_on(&delta);
-                (Some(clock), superseded)
-            }
-            Some(clock) => (Some(clock), 0),
-            None => (self.settled_clock(id, key)?, 0),
-        };
+        let (mut clock, superseded) = self.latest_clock(id, key)?;
         if let Some(clock) = &mut clock {
             table.list_late(key, clock);
         }
         Ok((clock, superseded))
     }
 
-    /// A row's clock or delta among the young ones.
-    fn recent_clock(&self, id: u32, key: &[u8]) -> Result<Option<RowClock>> {
-        if self.tx.borrow().active && self.tx.borrow().aged {
-            return Ok(None);
+    /// The clock that is in force, with what deltas make of it, and how many cells of older clocks they supersede.
+    fn latest_clock(&self, id: u32, key: &[u8]) -> Result<(Option<RowClock>, u64)> {
+        let aged = self.tx.borrow().active && self.tx.borrow().aged;
+        if aged {
+            return Ok((self.settled_clock(id, key)?, 0));
         }
-        if let Some(fresh) = &self.tx.borrow().fresh {
-            if let Some((.., bytes)) = fresh.iter().find(|(table, at, _)| *table == id && at == key) {
-                return decode(bytes).map(Some);
+        let fresh = match &self.tx.borrow().fresh {
+            Some(fresh) => {
+                fresh.iter().find(|(table, at, _)| *table == id && at == key).map(|(.., c)| decode(c)).transpose()?
             }
+            None => None,
+        };
+        let mut deltas = Vec::new();
+        let mut clock = None;
+        for newest_first in [fresh, self.young_clock(id, key, decode)?.transpose()?].into_iter().flatten() {
+            if !newest_first.is_delta() {
+                clock = Some(newest_first);
+                break;
+            }
+            deltas.push(newest_first);
         }
-        self.young_clock(id, key, decode)?.transpose()
+        if clock.is_none() {
+            clock = self.settled_clock(id, key)?;
+        }
+        let mut superseded = 0;
+        for delta in deltas.iter().rev() {
+            superseded += clock.get_or_insert_with(RowClock::pristine).count_on(delta);
+        }
+        Ok((clock, superseded))
     }
 
     /// A row's clock where clocks stay.

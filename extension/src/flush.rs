@@ -207,7 +207,7 @@ impl Session {
     /// Whether the clocks of this batch are to stay young, in the record that it makes.
     fn keep_young(&self, touches: &Touches, new_record: bool) -> Result<()> {
         let small = new_record && touches.len() <= SMALL && !self.tx.borrow().aged;
-        if small && self.young_has_room()? {
+        if small && !self.young_is_long()? {
             self.tx_mut().fresh = Some(Fresh::new());
         } else if self.young_is_long()? {
             self.age()?;
@@ -302,7 +302,11 @@ impl Session {
             let Some(touch) = run.first().and_then(|i| touches.get(*i)) else { continue };
             self.note_table(touch.table, tables)?;
             let touched = tables.get(touch.table)?;
-            if small && touched.plain && run.len() == 1 && self.fold_delta(&touched.table, touches, run, dot, waiting)? {
+            if small
+                && touched.plain
+                && run.len() == 1
+                && self.fold_delta(&touched.table, touches, run, dot, waiting)?
+            {
                 continue;
             }
             let (clock, late) = self.clock_before(touched, touches.key(touch))?;
@@ -325,7 +329,7 @@ impl Session {
         let Some((only, touch)) = run.first().and_then(|i| Some((*i, touches.get(*i)?))) else { return Ok(false) };
         let key = touches.key(touch);
         let TouchKind::Update { word, mask } = touch.kind() else { return Ok(false) };
-        if !self.may_be_delta(table, key) {
+        if table.looks_older(key) {
             return Ok(false);
         }
         let mut delta = RowClock::default();

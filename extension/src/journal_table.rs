@@ -256,6 +256,7 @@ impl Session {
         let twins = self.twins(file, attached);
         let mut tx = self.tx.borrow_mut();
         tx.checked = true;
+        tx.file_version = version;
         tx.single = single;
         tx.file = file;
         tx.attached = count;

@@ -70,6 +70,12 @@ impl OpenRecord {
     }
 }
 
+const ADD_LOCAL: &str = "INSERT INTO main.crsql_log(db_version, origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
+                         weight, entries, last_local, last_local_token) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+const ADD_FOREIGN: &str = "INSERT INTO main.crsql_log(db_version, origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
+                           weight, entries, last_local, last_local_token, version) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+                           ?11, ?12, ?13, ?14)";
+
 /// Milliseconds since 1970; 0 where the clock stands before that.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
@@ -285,39 +291,34 @@ impl<'s> LogWriter<'s> {
         let record = &self.record;
         let header = &record.header;
         let local = record.origin == meta.origin && header.dot.version == record.db_version;
-        let mut add = session.fixed(
-            "INSERT INTO main.crsql_log(db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, \
-             garbage, last_local, last_local_token, entries, weight) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-             ?14)",
-        )?;
+        let (garbage, weight) = (tail.garbage + self.garbage, tail.weight + self.weight);
+        let young = tail.young.or(carried.is_some().then_some(record.db_version)).filter(|_| local);
+        let mut add = session.fixed(if local { ADD_LOCAL } else { ADD_FOREIGN })?;
         add.bind_int(1, record.db_version.cast_signed())?;
         add.bind_int(2, i64::from(record.origin))?;
-        add.bind_int(4, header.token.cast_signed())?;
-        add.bind_int(5, header.prev.cast_signed())?;
-        add.bind_int(6, header.prev_token.cast_signed())?;
-        add.bind_int(7, i64::try_from(header.commit_ms).unwrap_or(i64::MAX))?;
-        add.bind_int(8, record.flags)?;
-        add.bind_int(9, record.chunks.cast_signed())?;
-        let (garbage, weight) = (tail.garbage + self.garbage, tail.weight + self.weight);
-        add.bind_int(10, garbage.cast_signed())?;
-        add.bind_int(14, weight.cast_signed())?;
-        let young = tail.young.or(carried.is_some().then_some(record.db_version)).filter(|_| local);
+        add.bind_int(3, header.token.cast_signed())?;
+        add.bind_int(4, header.prev.cast_signed())?;
+        add.bind_int(5, header.prev_token.cast_signed())?;
+        add.bind_int(6, i64::try_from(header.commit_ms).unwrap_or(i64::MAX))?;
+        add.bind_int(7, record.flags)?;
+        add.bind_int(8, record.chunks.cast_signed())?;
+        add.bind_int(9, garbage.cast_signed())?;
+        add.bind_int(10, weight.cast_signed())?;
+        add.bind_blob(11, entries)?;
         if local {
-            add.bind_null(3)?;
             match young {
-                Some(oldest) => add.bind_int(11, record.db_version.saturating_sub(oldest).cast_signed())?,
-                None => add.bind_null(11)?,
-            }
-            match &carried {
-                Some((_, slots)) => add.bind_blob(12, slots)?,
+                Some(oldest) => add.bind_int(12, record.db_version.saturating_sub(oldest).cast_signed())?,
                 None => add.bind_null(12)?,
             }
+            match &carried {
+                Some((_, slots)) => add.bind_blob(13, slots)?,
+                None => add.bind_null(13)?,
+            }
         } else {
-            add.bind_int(3, header.dot.version.cast_signed())?;
-            add.bind_int(11, tail.last_local.cast_signed())?;
-            add.bind_int(12, tail.last_local_token.cast_signed())?;
+            add.bind_int(12, tail.last_local.cast_signed())?;
+            add.bind_int(13, tail.last_local_token.cast_signed())?;
+            add.bind_int(14, header.dot.version.cast_signed())?;
         }
-        add.bind_blob(13, entries)?;
         add.execute()?;
         drop(add);
         let (last_local, last_local_token) =

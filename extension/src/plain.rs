@@ -75,7 +75,8 @@ impl Session {
         if self.tx.borrow().plain_checked {
             return;
         }
-        let now = self.db.file_version();
+        let known = self.tx.borrow().file_version;
+        let now = known.or_else(|| self.db.file_version());
         if now.is_none() || self.plain.borrow().as_of != now {
             self.forget_plain();
         }

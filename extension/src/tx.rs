@@ -56,6 +56,8 @@ pub struct TxState {
     pub spent: crate::spent::Spent,
     /// The row clocks of a small transaction that is being flushed; they stay young if they can.
     pub fresh: Option<crate::young::Fresh>,
+    /// The file's version at its first touch.
+    pub file_version: Option<u32>,
     /// What is known of plain tables was compared with the file's version.
     pub plain_checked: bool,
     /// Tables that are not plain any more since this transaction.

@@ -5,7 +5,6 @@
 //! records go whose clocks are in force. Whoever looks for a row's clock looks here first; whoever writes into the blocks
 //! moves all of them there before (`age`), so a row never has one in a block that is newer than the one here.
 
-use crate::catalog::Table;
 use crate::clock_map::ClockMap;
 use crate::log::Tail;
 use crate::session::{corrupt, Session};
@@ -16,10 +15,9 @@ use starling_crdt::young;
 
 /// A transaction of more touches than this writes its clocks into their blocks.
 pub const SMALL: usize = 4;
-/// So many clocks are kept in records at most: a connection that has seen none of them reads as many records.
-const MAX_CLOCKS: usize = 256;
-/// A chain of records that reaches back further ends.
-const MAX_BACK: u64 = 512;
+/// A chain of records that reaches back further ends. The longer it is, the more clocks share a block when they move there,
+/// and the more records a connection reads that has seen none of them.
+const MAX_BACK: u64 = 2048;
 
 /// The clocks of a small transaction that is being flushed: table, key, clock.
 pub type Fresh = Vec<(u32, Vec<u8>, Vec<u8>)>;
@@ -31,7 +29,10 @@ pub struct Young {
     seen: Option<Seen>,
     /// The file's version when that was last found right outside of a write transaction.
     as_of: Option<u32>,
+    /// The newest one of each row: its clock, or the sum of its deltas.
     clocks: ClockMap,
+    /// Cells that deltas among them supersede.
+    superseded: u64,
 }
 
 /// The newest record, and where the records in force begin. A token is never drawn twice, so this tells what they are.
@@ -50,8 +51,30 @@ impl Seen {
 
 impl Young {
     fn clear(&mut self) {
-        *self = Self::default();
+        (self.seen, self.as_of, self.superseded) = (None, None, 0);
+        self.clocks.clear();
     }
+
+    /// One more, newer than all the others.
+    fn add(&mut self, table: u32, key: Vec<u8>, clock: Vec<u8>) -> Result<()> {
+        let delta = RowClock::encodes_delta(&clock);
+        let sum = match self.clocks.get(table, &key).filter(|_| delta) {
+            Some(older) => {
+                let mut sum = decode(older)?;
+                self.superseded += sum.count_on(&decode(&clock)?);
+                let mut bytes = Vec::with_capacity(older.len() + clock.len());
+                sum.encode(&mut bytes);
+                bytes
+            }
+            None => clock,
+        };
+        self.clocks.set(table, key, sum);
+        Ok(())
+    }
+}
+
+fn decode(clock: &[u8]) -> Result<RowClock> {
+    RowClock::decode(clock).map_err(|e| corrupt("a young clock", e))
 }
 
 /// A record's young clocks: its entries, and a slot for each.
@@ -78,12 +101,6 @@ impl Session {
     pub fn any_young(&self, table: u32) -> Result<bool> {
         self.know_young()?;
         Ok(self.young.borrow().clocks.any(table))
-    }
-
-    /// Whether the clocks of one more small transaction may stay young.
-    pub fn young_has_room(&self) -> Result<bool> {
-        self.know_young()?;
-        Ok(!self.young_is_long()? && self.young.borrow().clocks.len() + SMALL <= MAX_CLOCKS)
     }
 
     /// Whether the records in force go back too far.
@@ -167,13 +184,14 @@ impl Session {
     pub fn note_young(&self, before: &Tail, after: &Tail, fresh: Fresh) {
         let mut young = self.young.borrow_mut();
         young.as_of = None;
-        if young.seen != Some(Seen::of(before)) {
+        if before.young.is_none() {
+            // They begin with this record.
+            young.clear();
+        } else if young.seen != Some(Seen::of(before)) {
             return;
         }
-        for (table, key, clock) in fresh {
-            young.clocks.set(table, key, clock);
-        }
-        young.seen = Some(Seen::of(after));
+        let added = fresh.into_iter().try_for_each(|(table, key, clock)| young.add(table, key, clock));
+        young.seen = Some(Seen::of(after)).filter(|_| added.is_ok());
     }
 
     /// Moves all young clocks into their blocks: from here on this transaction writes blocks.
@@ -191,27 +209,29 @@ impl Session {
         }
         self.know_young()?;
         let rowid = self.db.last_insert_rowid();
-        let result = self.move_young(&tail);
+        let mut young = self.young.take();
+        let result = self.move_young(&tail, &young);
         self.db.set_last_insert_rowid(rowid);
-        self.young.borrow_mut().clear();
+        young.clear();
+        self.young.replace(young);
         if result.is_err() {
             self.tx_mut().aged = false;
         }
         result
     }
 
-    fn move_young(&self, tail: &Tail) -> Result<()> {
-        let clocks = std::mem::take(&mut self.young.borrow_mut().clocks);
+    fn move_young(&self, tail: &Tail, young: &Young) -> Result<()> {
         let fresh = {
             let mut tx = self.tx_mut();
             // An error may have ended the transaction already.
             tx.aged = tx.active;
             tx.fresh.take().unwrap_or_default()
         };
-        let mut superseded = 0u64;
-        for (table, key, clock) in clocks.sorted() {
-            // What is fresh takes the place of what was young, and has counted what that superseded.
-            if !fresh.iter().any(|(t, k, _)| *t == table && k == key) {
+        let mut superseded = young.superseded;
+        for (table, key, clock) in young.clocks.sorted() {
+            // A whole clock that is fresh takes the place of what was young, and has counted what that superseded.
+            let replaced = |(t, k, c): &(u32, Vec<u8>, Vec<u8>)| *t == table && k == key && !RowClock::encodes_delta(c);
+            if !fresh.iter().any(replaced) {
                 superseded += self.settle_clock(table, key, clock)?;
             }
         }
@@ -235,11 +255,11 @@ impl Session {
 
     /// Puts a young clock, or what a delta comes to, into its block. Returns how many cells the delta supersedes.
     fn settle_clock(&self, table: u32, key: &[u8], young: &[u8]) -> Result<u64> {
-        let delta = RowClock::decode(young).map_err(|e| corrupt("a young clock", e))?;
-        if !delta.is_delta() {
+        if !RowClock::encodes_delta(young) {
             self.put_in_block(table, key, young)?;
             return Ok(0);
         }
+        let delta = decode(young)?;
         let mut clock = self.clock_in_block(table, key)?.unwrap_or_else(RowClock::pristine);
         let superseded = clock.count_on(&delta);
         let mut bytes = Vec::with_capacity(young.len() + 8);
@@ -256,15 +276,6 @@ impl Session {
             fresh.push((table, key.to_vec(), bytes));
         }
     }
-
-    /// The clocks as deltas: what an update writes in a row of a plain table adds to its clock, whatever that is. Of a row that
-    /// has a young clock it is known, and a delta would have to count on that.
-    pub fn may_be_delta(&self, table: &Table, key: &[u8]) -> bool {
-        let unknown = |fresh: &Fresh| !fresh.iter().any(|(t, k, _)| *t == table.info.id && k == key);
-        self.tx.borrow().fresh.as_ref().is_some_and(unknown)
-            && self.young.borrow().clocks.get(table.info.id, key).is_none()
-            && !table.looks_older(key)
-    }
 }
 
 impl Carrier {
@@ -276,7 +287,7 @@ impl Carrier {
                 return Err(corrupt("the young clocks of a log record", "there are more of them than entries"));
             };
             if let Some(clock) = slot {
-                young.clocks.set(entry.table.id, reader.key().to_vec(), clock.to_vec());
+                young.add(entry.table.id, reader.key().to_vec(), clock.to_vec())?;
             }
         }
         Ok(())

@@ -106,6 +106,12 @@ impl RowClock {
         self.cl == 0 && !self.cells.is_empty()
     }
 
+    /// Whether an encoded clock is a delta.
+    #[must_use]
+    pub fn encodes_delta(bytes: &[u8]) -> bool {
+        matches!(bytes, [flags, 0, ..] if flags & CL != 0) && bytes.len() > 3
+    }
+
     /// What a delta makes of the clock that the row had before. Returns how many cells of it are superseded. Cells that the
     /// clock has from the delta already are left as they are.
     pub fn count_on(&mut self, delta: &Self) -> u64 {
@@ -339,6 +345,12 @@ pub(crate) mod tests {
             })
     }
 
+    fn is_encoded_delta(clock: &RowClock) -> bool {
+        let mut bytes = Vec::new();
+        clock.encode(&mut bytes);
+        RowClock::encodes_delta(&bytes)
+    }
+
     proptest! {
         #[test]
         fn clocks_round_trip(clock in any_clock()) {
@@ -368,6 +380,7 @@ pub(crate) mod tests {
             delta.encode(&mut bytes);
             let delta = RowClock::decode(&bytes).unwrap();
             prop_assert_eq!(delta.is_delta(), direct != before);
+            prop_assert!(RowClock::encodes_delta(&bytes) == delta.is_delta() && (before.cl == 0 || !is_encoded_delta(&before)));
             let superseded = counted.count_on(&delta);
             prop_assert_eq!(&counted, &direct);
             let again = (counted.count_on(&delta), counted.clone());
