@@ -175,3 +175,34 @@ fn a_read_within_a_transaction_that_is_interrupted_while_it_flushes_counts_no_wr
     }
     assert!(failed > 10 && whole > 10, "{failed} were interrupted, {whole} were not");
 }
+
+/// A transaction that is not small ends the chain of young clocks, which all move into their blocks in its commit.
+#[test]
+fn clocks_whose_move_fails_stay_young_and_move_with_the_next_transaction() {
+    let seed = setting("STARLING_CRASH_SEED", 1);
+    for (obstacle, journal) in [(Obstacle::Full, "wal"), (Obstacle::Full, "delete"), (Obstacle::Interrupt, "wal")] {
+        let folder = tempfile::tempdir().expect("a directory");
+        let mut r = Random::new(seed);
+        let mut site = Site::open(&folder.path().join("a.db")).with(TABLES);
+        site.db.pragma_update(None, "journal_mode", journal).expect("a journal mode");
+        site.exec("PRAGMA synchronous = off");
+        let fuse = light(&mut site);
+        site.exec(
+            "WITH n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+             INSERT INTO t(id, a) SELECT printf('%.40c%d', 'k', i), i FROM n",
+        );
+        for i in 1..=1000 {
+            site.exec(&format!("UPDATE t SET a = a + 1, b = {i} WHERE id = printf('%.40c%d', 'k', {i})"));
+        }
+        site.exec("VACUUM");
+        let gone = "DELETE FROM t WHERE id LIKE '%77'".to_string();
+        let failures =
+            until_it_succeeds(&site, obstacle, &fuse, &mut r, || transaction(&site.db, std::slice::from_ref(&gone)));
+        assert!(failures > 3, "{obstacle:?}, {journal}: it failed {failures} times");
+        let versions = "SELECT DISTINCT col_version FROM crsql_changes WHERE [table] = 't' AND cid = 'a'";
+        assert_eq!(site.rows(versions), ["2"]);
+        let other = Site::memory().with(TABLES);
+        meet(&site, &other);
+        check(&site);
+    }
+}
