@@ -108,13 +108,17 @@ const KEEP: &str = "RELEASE crsql_alter";
 const UNDO: &str = "ROLLBACK TO crsql_alter; RELEASE crsql_alter";
 
 impl Session {
-    /// Opens a window for a CRR.
+    /// Opens a window for a CRR; a plain table needs none.
     ///
     /// # Errors
-    /// Not a CRR, or its window is open already.
+    /// There is no such table, or its window is open already.
     pub fn begin_alter(&self, name: &str) -> Result<()> {
-        if !self.has_schema()? {
-            return Err(Error::msg(format!("crsql_begin_alter: {name} is not a CRR")));
+        let has_schema = self.has_schema()?;
+        if has_schema {
+            self.refresh()?;
+        }
+        if !has_schema || self.table_named(name)?.is_none() {
+            return self.must_be_a_table(name, "crsql_begin_alter");
         }
         self.db.exec(OPEN)?;
         let open = || {
@@ -149,10 +153,10 @@ impl Session {
         self.tx.borrow().windows.iter().find(|w| w.before.info.id == id).cloned()
     }
 
-    /// Closes a window.
+    /// Closes a window; a plain table has none.
     ///
     /// # Errors
-    /// No window is open, or what the table has become cannot be a CRR, or has another key; then everything since
+    /// No window is open for a CRR, or what the table has become cannot be a CRR, or has another key; then everything since
     /// `crsql_begin_alter` is rolled back.
     pub fn commit_alter(&self, name: &str) -> Result<()> {
         let windows: Vec<Rc<AlterWindow>> = self.tx.borrow().windows.clone();
@@ -166,6 +170,9 @@ impl Session {
             },
         };
         let Some(window) = found else {
+            if !self.has_schema()? || self.table_named(name)?.is_none() {
+                return self.must_be_a_table(name, "crsql_commit_alter");
+            }
             return Err(Error::msg(format!(
                 "crsql_commit_alter: no window is open for {name}; crsql_begin_alter('{name}') opens one, and it ends with \
                  its transaction"

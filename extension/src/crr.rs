@@ -74,10 +74,14 @@ impl Session {
         self.retry_aside().map(drop)
     }
 
-    /// Turns a CRR back into a plain table. Its metadata is archived, so that a later `crsql_as_crr` goes on with it.
+    /// Turns a CRR back into a plain table; one that is plain is left as it is. Its metadata is archived, so that a later
+    /// `crsql_as_crr` goes on with it.
+    ///
+    /// # Errors
+    /// There is no such table, or what SQLite says.
     pub fn as_table(&self, name: &str) -> Result<()> {
         let Some(table) = (if self.has_schema()? { self.table_named(name)? } else { None }) else {
-            return Err(Error::msg(format!("crsql_as_table: {name} is not a CRR")));
+            return self.must_be_a_table(name, "crsql_as_table");
         };
         self.atomically(|| {
             self.join_transaction()?;
@@ -89,6 +93,14 @@ impl Session {
             self.forget_catalog();
             Ok(())
         })
+    }
+
+    /// What is asked of a table that is none of ours is done already; of one that is not there it is a mistake.
+    pub fn must_be_a_table(&self, name: &str, who: &str) -> Result<()> {
+        match schema::real_name(self.db, name)? {
+            Some(_) => Ok(()),
+            None => Err(Error::msg(format!("{who}: no such table: {name}"))),
+        }
     }
 
     /// Why no table of that name was found.

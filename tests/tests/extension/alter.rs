@@ -244,7 +244,7 @@ fn a_window_that_cannot_be_closed_leaves_everything_as_it_was() {
         assert!(s.db.is_autocommit());
     }
     assert!(s.refused("SELECT crsql_commit_alter('t')").contains("no window is open"));
-    assert!(s.refused("SELECT crsql_begin_alter('nothing')").contains("not a CRR"));
+    assert!(s.refused("SELECT crsql_begin_alter('nothing')").contains("no such table"));
     assert!(s.db.is_autocommit());
 }
 

@@ -185,3 +185,19 @@ fn e7_e8_tables_rebuilt_or_altered_outside_are_armed_again() {
     assert_eq!(c.rows("SELECT * FROM t ORDER BY id"), ["1|'x'|'tracked'", "3|'z'|'b'"]);
     assert_eq!(c.changes(), s.changes());
 }
+
+#[test]
+fn a_plain_table_may_be_let_go_and_altered_as_if_it_were_a_crr() {
+    let s = Site::memory();
+    // Also before there is any CRR in the file.
+    for table in ["first", "second"] {
+        s.exec(&format!("CREATE TABLE {table}(id INTEGER PRIMARY KEY, a)"));
+        for call in ["crsql_as_table", "crsql_begin_alter", "crsql_commit_alter"] {
+            assert_eq!(s.rows(&format!("SELECT {call}('{table}')")), ["'OK'"]);
+            assert!(s.refused(&format!("SELECT {call}('none')")).contains("no such table: none"));
+        }
+        assert!(s.db.is_autocommit());
+        assert_eq!(s.rows(&format!("SELECT crsql_as_crr('{table}')")), ["'OK'"]);
+    }
+    assert!(s.refused("SELECT crsql_commit_alter('first')").contains("no window is open"));
+}
