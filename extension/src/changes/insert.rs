@@ -147,7 +147,8 @@ fn log_merge(session: &Session, table: &Rc<Table>, key: &[u8], incoming: &Incomi
     let full = {
         let mut tx = session.tx_mut();
         tx.local = Some(record);
-        tx.rows_impacted += 1;
+        // A cell that begins a lifetime brings its '-1' row along.
+        tx.rows_impacted += applied.entries.len() as i64;
         tx.nine.extend(applied.entries.into_iter().map(|e| NineEntry {
             table: table.info.log_ref(),
             key: key.to_vec(),

@@ -127,3 +127,19 @@ fn names_of_columns_ignore_case_as_in_sql() {
     refused.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, \"-1\")");
     assert!(refused.refused("SELECT crsql_as_crr('t')").contains("stands for the row itself"));
 }
+
+#[test]
+fn a_cell_that_begins_a_later_lifetime_counts_with_the_row_that_it_begins() {
+    let s = Site::memory().with(&[FOO]);
+    for (change, impacted) in [
+        (nine("foo", "b", (1, 1, 1), 1, 0), 1),
+        (nine("foo", "b", (2, 1, 2), 3, 0), 2),
+        (nine("foo", "c", (3, 1, 3), 3, 0), 1),
+        (nine("foo", "-1", (-1, 4, 4), 4, 0), 1),
+        (nine("foo", "-1", (-1, 4, 4), 4, 0), 0),
+    ] {
+        s.exec(&format!("BEGIN; {change}"));
+        assert_eq!(s.one::<i64>("SELECT crsql_rows_impacted()"), impacted, "{change}");
+        s.exec("COMMIT");
+    }
+}
