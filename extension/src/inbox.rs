@@ -220,7 +220,8 @@ impl Session {
     /// A merge has written a row: what its triggers put into the inbox about that row is the merge's own and goes away; what
     /// a user's triggers did to other rows is a local change. Returns how many writes of the row there were.
     pub fn after_own_write(&self, table: &Table, own: &[u8]) -> Result<u32> {
-        if !table.portable || self.db.is_autocommit() {
+        // RAISE(ROLLBACK) may have ended the transaction.
+        if !table.portable || !self.tx.borrow().active {
             return Ok(0);
         }
         let (mut touches, mut any, mut overwritten) = (0, false, Overwritten::new());

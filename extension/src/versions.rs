@@ -37,6 +37,8 @@ impl Session {
         if given > next && !self.db.is_autocommit() {
             // The transaction's first write must find it.
             self.join_transaction()?;
+            // What was merged under the version before is logged under it.
+            self.flush_nine()?;
             self.tx_mut().requested = given;
         }
         Ok(next.max(given))

@@ -114,13 +114,13 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
     if position.is_none() && !sentinel && !tombstone {
         return aside(session, nine, &bytes, columns.len(), NO_COLUMN);
     }
+    raise_version(session, nine.db_version)?;
     if sentinel && nine.cl == 1 && is_there(session, &table, &key)? {
         // It says that the row is there.
         return Ok(());
     }
-    raise_version(session, nine.db_version)?;
     let mut stamp = local_stamp(session, nine)?;
-    stamp.seq = free_seq(session, (&table, &key), position, &stamp)?;
+    stamp.seq = free_seq(session, (&table, &key), (position, nine.cl), &stamp)?;
     let value = match position.and_then(|p| table.info.columns.get(p)) {
         Some(column) => session.stored_as(nine.value, column.affinity)?,
         None => Value::Null,
@@ -205,7 +205,12 @@ fn is_there(session: &Session, table: &Table, key: &[u8]) -> Result<bool> {
 /// The given seq, or a fresh one where this very cell, or the row's life, has been written at it under the same dot: by two
 /// sites that both wrote the cell first in their transactions, say, merged in one of ours. An entry is told to be live
 /// by dot and seq alone, so one that is superseded must not be mistaken for the one that supersedes it.
-fn free_seq(session: &Session, row: (&Table, &[u8]), position: Option<usize>, stamp: &Stamp) -> Result<u64> {
+fn free_seq(
+    session: &Session,
+    row: (&Table, &[u8]),
+    (position, cl): (Option<usize>, u64),
+    stamp: &Stamp,
+) -> Result<u64> {
     if stamp.seq >= session.journal.borrow().next_seq() {
         session.journal.borrow_mut().pass_seq(stamp.seq);
         return Ok(stamp.seq);
@@ -213,10 +218,15 @@ fn free_seq(session: &Session, row: (&Table, &[u8]), position: Option<usize>, st
     let (table, key) = row;
     let column = position.and_then(|p| table.info.columns.get(p)).map(|c| c.id);
     let taken = |s: &Stamp| (s.origin, s.version, s.seq) == (stamp.origin, stamp.version, stamp.seq);
-    let is_taken = session.tx.borrow().spent.has(table.info.id, key, column, stamp)
-        || session.get_clock(table, key)?.is_some_and(|c| match column {
-            Some(column) => c.cell(column).is_some_and(|cell| taken(&cell.stamp)),
-            None => c.life.iter().chain(&c.moved).any(taken),
+    let clock = session.get_clock(table, key)?;
+    // A cell of a later lifetime than the row's begins it, with an entry for its life at the same seq.
+    let lives = column.is_none() || clock.as_ref().map_or(cl > 1, |c| cl > c.cl);
+    let spent = |column| session.tx.borrow().spent.has(table.info.id, key, column, stamp);
+    let is_taken = spent(column)
+        || (lives && spent(None))
+        || clock.is_some_and(|c| {
+            let cell = column.and_then(|column| c.cell(column)).is_some_and(|cell| taken(&cell.stamp));
+            cell || (lives && c.life.iter().chain(&c.moved).any(taken))
         });
     Ok(if is_taken { session.journal.borrow_mut().take_seqs(1) } else { stamp.seq })
 }

@@ -62,6 +62,8 @@ fn a_cell_that_one_transaction_merges_three_times_is_listed_once() {
         [cell(1, 1, 0), nine("foo", "-1", (-1, 2, 1), 2, 0), nine("foo", "b", (3, 1, 1), 3, 0)],
         [cell(1, 1, 0), "SAVEPOINT s;".to_string() + &cell(2, 2, 0) + "ROLLBACK TO s;", cell(3, 3, 0)],
         [nine("foo", "-1", (-1, 1, 1), 1, 0), nine("foo", "-1", (-1, 2, 1), 2, 0), nine("foo", "-1", (-1, 3, 1), 3, 0)],
+        [nine("foo", "-1", (-1, 2, 1), 2, 0), nine("foo", "b", (9, 1, 1), 3, 0), String::new()],
+        [nine("foo", "b", (1, 1, 1), 3, 0), nine("foo", "c", (9, 1, 1), 5, 0), String::new()],
     ];
     for history in histories {
         let s = Site::memory().with(&[FOO]);
@@ -142,4 +144,22 @@ fn a_cell_that_begins_a_later_lifetime_counts_with_the_row_that_it_begins() {
         assert_eq!(s.one::<i64>("SELECT crsql_rows_impacted()"), impacted, "{change}");
         s.exec("COMMIT");
     }
+}
+
+#[test]
+fn what_was_merged_before_a_version_was_asked_for_is_listed_under_the_version_before() {
+    let s = Site::memory().with(&[FOO]);
+    let (b, c) = (nine("foo", "b", (1, 5, 1), 1, 0), nine("foo", "c", (2, 5, 1), 1, 1));
+    s.exec(&format!("BEGIN; {b} SELECT crsql_next_db_version(50); {c} COMMIT"));
+    assert_eq!(s.rows("SELECT cid, db_version FROM crsql_changes"), ["'b'|1", "'c'|50"]);
+}
+
+#[test]
+fn a_portable_table_takes_cells_outside_of_a_transaction_as_the_merges_that_they_are() {
+    let s = Site::memory();
+    s.exec(FOO.1);
+    s.one::<String>("SELECT crsql_as_crr('foo', 'portable')");
+    s.exec(&nine("foo", "b", (1, 5, 1), 1, 0));
+    s.exec(&nine("foo", "c", (2, 5, 2), 1, 0));
+    assert_eq!(s.rows("SELECT cid, val, col_version, cl FROM crsql_changes"), ["'b'|1|5|1", "'c'|2|5|1"]);
 }
