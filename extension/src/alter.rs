@@ -113,12 +113,8 @@ impl Session {
     /// # Errors
     /// There is no such table, or its window is open already.
     pub fn begin_alter(&self, name: &str) -> Result<()> {
-        let has_schema = self.has_schema()?;
-        if has_schema {
-            self.refresh()?;
-        }
-        if !has_schema || self.table_named(name)?.is_none() {
-            return self.must_be_a_table(name, "crsql_begin_alter");
+        if self.crr_named(name, "crsql_begin_alter")?.is_none() {
+            return Ok(());
         }
         self.db.exec(OPEN)?;
         let open = || {
@@ -170,8 +166,8 @@ impl Session {
             },
         };
         let Some(window) = found else {
-            if !self.has_schema()? || self.table_named(name)?.is_none() {
-                return self.must_be_a_table(name, "crsql_commit_alter");
+            if self.crr_named(name, "crsql_commit_alter")?.is_none() {
+                return Ok(());
             }
             return Err(Error::msg(format!(
                 "crsql_commit_alter: no window is open for {name}; crsql_begin_alter('{name}') opens one, and it ends with \

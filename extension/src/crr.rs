@@ -9,6 +9,7 @@ use crate::sqlgen::{self, Ident};
 use crate::sqlite::{Error, Result};
 use starling_crdt::key;
 use starling_crdt::log_chunk::{Entry, Kind};
+use std::rc::Rc;
 
 impl Session {
     /// Makes a table a CRR. Existing rows get the next db_version. Doing it again is harmless, and changes the way of
@@ -80,9 +81,7 @@ impl Session {
     /// # Errors
     /// There is no such table, or what SQLite says.
     pub fn as_table(&self, name: &str) -> Result<()> {
-        let Some(table) = (if self.has_schema()? { self.table_named(name)? } else { None }) else {
-            return self.must_be_a_table(name, "crsql_as_table");
-        };
+        let Some(table) = self.crr_named(name, "crsql_as_table")? else { return Ok(()) };
         self.atomically(|| {
             self.join_transaction()?;
             self.flush()?;
@@ -95,10 +94,17 @@ impl Session {
         })
     }
 
-    /// What is asked of a table that is none of ours is done already; of one that is not there it is a mistake.
-    pub fn must_be_a_table(&self, name: &str, who: &str) -> Result<()> {
+    /// The CRR that a call means. What it asks of a table that is none is done already (`None`); of one that is not there it is a
+    /// mistake.
+    pub fn crr_named(&self, name: &str, who: &str) -> Result<Option<Rc<Table>>> {
+        if self.has_schema()? {
+            self.refresh()?;
+            if let Some(table) = self.table_named(name)? {
+                return Ok(Some(table));
+            }
+        }
         match schema::real_name(self.db, name)? {
-            Some(_) => Ok(()),
+            Some(_) => Ok(None),
             None => Err(Error::msg(format!("{who}: no such table: {name}"))),
         }
     }

@@ -58,7 +58,7 @@ impl WaitingList {
 
     fn supersede_all(&mut self, clock: &RowClock, dot: &Stamp) {
         clock.cells.iter().for_each(|cell| self.supersede(&cell.stamp, dot));
-        self.own |= clock.life.iter().chain(&clock.moved).any(|s| s.same_dot(dot));
+        self.own |= clock.lives().any(|s| s.same_dot(dot));
     }
 }
 
@@ -143,7 +143,7 @@ impl Session {
         let mut tables = TouchedTables::default();
         let record = self.open_local()?;
         self.keep_young(touches, record.is_new())?;
-        let dot = Stamp { origin: record.origin, version: record.header.dot.version, seq: 0, author: 0 };
+        let dot = record.stamp();
         let mut writer = LogWriter::new(self, record);
         let (mut wrote, mut superseded, mut gone) = (false, 0, Gone::default());
         let order = touches.by_key();
@@ -247,10 +247,7 @@ impl Session {
         let mut plain = true;
         for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
             self.note_table(touch.table, tables)?;
-            let simple = matches!(touch.kind(), TouchKind::Insert { replace: false, moved: false });
-            let key = touches.key(touch);
-            let touched = tables.get(touch.table)?;
-            plain &= simple && !touched.table.looks_older(key) && self.is_pristine_if_new(touched)?;
+            plain &= self.inserts_pristine(tables.get(touch.table)?, touch.kind(), touches.key(touch))?;
         }
         Ok(plain)
     }
@@ -269,8 +266,7 @@ impl Session {
             self.note_table(touch.table, tables)?;
             let touched = tables.get(touch.table)?;
             let key = touches.key(touch);
-            let inserted = matches!(touch.kind(), TouchKind::Insert { replace: false, moved: false });
-            let pristine = run.len() == 1 && inserted && touched.plain && !touched.table.looks_older(key);
+            let pristine = run.len() == 1 && self.inserts_pristine(touched, touch.kind(), key)?;
             let (clock, late) = if pristine { (None, 0) } else { self.clock_before(touched, key)? };
             // Where a row is nothing but its key, its '-1' write is all that its insert makes.
             let has_cells = !touched.table.column_ids.is_empty();
@@ -458,7 +454,7 @@ impl Session {
                 waiting.supersede(&cell.stamp, &dot);
             }
         }
-        waiting.own |= clock.is_some_and(|c| c.life.iter().chain(&c.moved).any(|s| s.same_dot(&dot)));
+        waiting.own |= clock.is_some_and(|c| c.lives().any(|s| s.same_dot(&dot)));
         let mut superseded = 0;
         for entry in outcome.entries {
             superseded += u64::from(clock.is_some());

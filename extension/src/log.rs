@@ -6,6 +6,7 @@ use crate::young::{oldest_in_force, Fresh};
 use starling_crdt::changeset::DotHeader;
 use starling_crdt::ids::MAX_VERSION;
 use starling_crdt::log_chunk::{ChunkWriter, Entry, Kind, TableRef, CHUNK_TARGET};
+use starling_crdt::row_clock::Stamp;
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -64,17 +65,14 @@ impl OpenRecord {
     }
 
     /// Its dot, as the first of its writes bears it.
-    pub fn stamp(&self) -> starling_crdt::row_clock::Stamp {
-        let version = self.header.dot.version;
-        starling_crdt::row_clock::Stamp { origin: self.origin, version, seq: 0, author: 0 }
+    pub fn stamp(&self) -> Stamp {
+        Stamp { origin: self.origin, version: self.header.dot.version, seq: 0, author: 0 }
     }
 }
 
-const ADD_LOCAL: &str = "INSERT INTO main.crsql_log(db_version, origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
-                         weight, entries, last_local, last_local_token) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-const ADD_FOREIGN: &str = "INSERT INTO main.crsql_log(db_version, origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
-                           weight, entries, last_local, last_local_token, version) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
-                           ?11, ?12, ?13, ?14)";
+const ADD_RECORD: &str = "INSERT INTO main.crsql_log(db_version, origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
+                          weight, entries, last_local, last_local_token, version) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+                          ?11, ?12, ?13, ?14)";
 
 /// Milliseconds since 1970; 0 where the clock stands before that.
 pub fn now_ms() -> u64 {
@@ -293,7 +291,7 @@ impl<'s> LogWriter<'s> {
         let local = record.origin == meta.origin && header.dot.version == record.db_version;
         let (garbage, weight) = (tail.garbage + self.garbage, tail.weight + self.weight);
         let young = tail.young.or(carried.is_some().then_some(record.db_version)).filter(|_| local);
-        let mut add = session.fixed(if local { ADD_LOCAL } else { ADD_FOREIGN })?;
+        let mut add = session.fixed(ADD_RECORD)?;
         add.bind_int(1, record.db_version.cast_signed())?;
         add.bind_int(2, i64::from(record.origin))?;
         add.bind_int(3, header.token.cast_signed())?;
@@ -306,6 +304,7 @@ impl<'s> LogWriter<'s> {
         add.bind_int(10, weight.cast_signed())?;
         add.bind_blob(11, entries)?;
         if local {
+            add.bind_null(14)?;
             match young {
                 Some(oldest) => add.bind_int(12, record.db_version.saturating_sub(oldest).cast_signed())?,
                 None => add.bind_null(12)?,

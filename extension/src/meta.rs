@@ -7,7 +7,8 @@ use starling_crdt::{Origin, SiteId};
 use std::rc::Rc;
 
 /// The format this build writes, and the oldest build's format that may read and write such a file. Format 2 has young
-/// clocks, and triggers that read from the journal; a file of format 1 becomes one of format 2 with the first of either.
+/// clocks, and triggers that read from the journal, format 3 plain tables and deltas; an older file becomes one of the present
+/// format with the first young clock, or when triggers are made.
 pub const FORMAT: i64 = 3;
 
 /// What `crsql_master` says of this database, as long as no one else changes it.

@@ -3,6 +3,7 @@
 use crate::catalog::Table;
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
+use starling_crdt::local::TouchKind;
 use starling_crdt::row_clock::RowClock;
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -52,9 +53,10 @@ impl Session {
             .ok_or_else(|| corrupt("crsql_table", format!("a trigger names table {id}, which is not listed")))
     }
 
-    /// Whether a row that is inserted, not over another one, is pristine whatever its key.
-    pub fn is_pristine_if_new(&self, touched: &Touched) -> Result<bool> {
-        Ok(touched.plain || !self.has_clocks(touched)?)
+    /// Whether a touch inserts a row, not over another one, that is pristine without a look at its clock.
+    pub fn inserts_pristine(&self, touched: &Touched, kind: TouchKind, key: &[u8]) -> Result<bool> {
+        let simple = matches!(kind, TouchKind::Insert { replace: false, moved: false });
+        Ok(simple && !touched.table.looks_older(key) && (touched.plain || !self.has_clocks(touched)?))
     }
 
     /// Whether any row of the table has a clock.

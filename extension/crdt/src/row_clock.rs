@@ -149,10 +149,15 @@ impl RowClock {
         self.cl % 2 == 1
     }
 
+    /// The writes that began its lifetime, or its key.
+    pub fn lives(&self) -> impl Iterator<Item = &Stamp> {
+        self.life.iter().chain(&self.moved)
+    }
+
     /// Whether anything that it says stems from a dot.
     #[must_use]
     pub fn names_dot(&self, dot: &Stamp) -> bool {
-        self.cells.iter().map(|c| &c.stamp).chain(&self.life).chain(&self.moved).any(|s| s.same_dot(dot))
+        self.cells.iter().map(|c| &c.stamp).chain(self.lives()).any(|s| s.same_dot(dot))
     }
 
     /// The listed cell of a column.

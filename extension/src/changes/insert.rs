@@ -193,7 +193,7 @@ fn local_stamp(session: &Session, nine: &Nine<'_>) -> Result<Stamp> {
         _ => 0,
     };
     // Until something is logged under it, the record is only a number.
-    Ok(Stamp { origin: record.origin, version: record.header.dot.version, seq: nine.seq, author })
+    Ok(Stamp { seq: nine.seq, author, ..record.stamp() })
 }
 
 /// Whether a row in its first lifetime is there, so that word of its existence is none.
@@ -226,7 +226,7 @@ fn free_seq(
         || (lives && spent(None))
         || clock.is_some_and(|c| {
             let cell = column.and_then(|column| c.cell(column)).is_some_and(|cell| taken(&cell.stamp));
-            cell || (lives && c.life.iter().chain(&c.moved).any(taken))
+            cell || (lives && c.lives().any(taken))
         });
     Ok(if is_taken { session.journal.borrow_mut().take_seqs(1) } else { stamp.seq })
 }
