@@ -3,7 +3,7 @@
 use crate::portable::Capture;
 use crate::schema::{self, TableInfo};
 use crate::session::Session;
-use crate::sqlgen::{self, Ident};
+use crate::sqlgen::{self, Ident, Masks};
 use crate::sqlite::Result;
 use std::collections::BTreeSet;
 
@@ -43,8 +43,9 @@ impl Session {
             };
             triggers.iter().map(body).collect()
         };
-        let there = bodies(self.own_triggers(&info.name)?);
-        Ok(!there.is_empty() && there == bodies(sqlgen::triggers(info, self.sink_of(info.id)?)))
+        let (there, sink) = (bodies(self.own_triggers(&info.name)?), self.sink_of(info.id)?);
+        let like = |masks| there == bodies(sqlgen::triggers_with(info, sink, masks));
+        Ok(!there.is_empty() && (like(Masks::Sum) || like(Masks::Shifted)))
     }
 
     /// (Re-)makes the triggers, for the way of capture that the table has.

@@ -27,6 +27,14 @@ pub struct Backlog {
 }
 
 impl Backlog {
+    /// The transaction is over.
+    pub fn clear(&mut self) {
+        if !self.is_empty() {
+            self.clocks = ClockMap::default();
+        }
+        (self.copied, self.hits, self.misses) = (false, 0, 0);
+    }
+
     /// A row's clock, if it waits.
     pub fn get(&self, table: u32, key: &[u8]) -> Option<&[u8]> {
         self.clocks.get(table, key)

@@ -46,12 +46,16 @@ impl ClockMap {
         self.len = 0;
     }
 
-    /// All of them in the order of tables and keys: table, key, clock.
+    /// All of them, in no order: table, key, clock.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
+        self.tables.iter().flat_map(|(table, clocks)| {
+            clocks.iter().map(move |(key, clock)| (*table, key.as_slice(), clock.as_slice()))
+        })
+    }
+
+    /// All of them in the order of tables and keys.
     pub fn sorted(&self) -> Vec<(u32, &[u8], &[u8])> {
-        let mut all: Vec<(u32, &[u8], &[u8])> = Vec::with_capacity(self.len);
-        for (table, clocks) in &self.tables {
-            all.extend(clocks.iter().map(|(key, clock)| (*table, key.as_slice(), clock.as_slice())));
-        }
+        let mut all: Vec<(u32, &[u8], &[u8])> = self.iter().collect();
         all.sort_unstable_by_key(|(table, key, _)| (*table, *key));
         all
     }

@@ -6,61 +6,15 @@
 use crate::catalog::Table;
 use crate::journal::{ByKey, Touches};
 use crate::log::LogWriter;
-use crate::outlived::{Gone, Outlived};
+use crate::outlived::Gone;
 use crate::session::Session;
 use crate::sqlite::{Error, Result};
 use crate::touched::TouchedTables;
+use crate::waiting::{Waiting, WaitingList};
 use crate::young::{Fresh, SMALL};
 use starling_crdt::local::{fold, masked, recreates, tombstone, update_in_place, Before, Touch, TouchKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
-
-/// An entry that waits for its place in seq order.
-struct Waiting {
-    seq: u64,
-    kind: Kind,
-    /// Index of a touch of the same key.
-    touch: usize,
-    /// Where the columns that a mask names stand in the list of all.
-    columns: std::ops::Range<usize>,
-}
-
-/// Entries, and the columns they name.
-#[derive(Default)]
-pub struct WaitingList {
-    entries: Vec<Waiting>,
-    columns: Vec<u32>,
-    /// What they supersede.
-    outlived: Outlived,
-    /// Some of that was written under this very dot.
-    own: bool,
-}
-
-impl WaitingList {
-    /// Buffers larger than this are not kept from flush to flush.
-    const KEPT: usize = 1024;
-
-    fn clear(&mut self) {
-        self.entries.clear();
-        self.columns.clear();
-        self.outlived = Outlived::default();
-        self.own = false;
-    }
-
-    fn is_small(&self) -> bool {
-        self.entries.capacity() <= Self::KEPT && self.columns.capacity() <= Self::KEPT
-    }
-
-    fn supersede(&mut self, stamp: &Stamp, dot: &Stamp) {
-        self.outlived.note(stamp);
-        self.own |= stamp.same_dot(dot);
-    }
-
-    fn supersede_all(&mut self, clock: &RowClock, dot: &Stamp) {
-        clock.cells.iter().for_each(|cell| self.supersede(&cell.stamp, dot));
-        self.own |= clock.lives().any(|s| s.same_dot(dot));
-    }
-}
 
 /// A key of the batch: its touches, oldest first, and its clock as it was before.
 struct TouchedKey<'o> {
@@ -94,7 +48,10 @@ impl Session {
         let result = self.flush_touches(&mut touches).and_then(|()| self.write_block());
         self.db.set_last_insert_rowid(rowid);
         // What is written from here on belongs to no small transaction.
-        self.tx.borrow_mut().fresh = None;
+        let unused = self.tx.borrow_mut().fresh.take();
+        if let Some(fresh) = unused.filter(Vec::is_empty) {
+            self.spare_fresh.set(fresh);
+        }
         // Where the error ended the whole transaction (a full disk does) its touches are as gone as its rows.
         if result.is_ok() {
             self.journal.borrow_mut().recycle(touches);
@@ -140,14 +97,21 @@ impl Session {
     }
 
     fn flush_touches(&self, touches: &mut Touches) -> Result<()> {
-        let mut tables = TouchedTables::default();
+        let mut tables = self.spare_tables.take();
+        let result = self.flush_tables(touches, &mut tables);
+        tables.clear();
+        self.spare_tables.set(tables);
+        result
+    }
+
+    fn flush_tables(&self, touches: &mut Touches, tables: &mut TouchedTables) -> Result<()> {
         let record = self.open_local()?;
         self.keep_young(touches, record.is_new())?;
         let dot = record.stamp();
         let mut writer = LogWriter::new(self, record);
         let (mut wrote, mut superseded, mut gone) = (false, 0, Gone::default());
         let order = touches.by_key();
-        if order.all_single() && self.plain_inserts(touches, &mut tables)? {
+        if order.all_single() && self.plain_inserts(touches, tables)? {
             for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
                 let table = &tables.get(touch.table)?.table;
                 writer.push(Kind::Base, table.info.log_ref(), touches.key(touch), touch.seq, &[])?;
@@ -158,12 +122,12 @@ impl Session {
             waiting.clear();
             waiting.entries.reserve(touches.len());
             superseded = if touches.any_insert() {
-                let keys = self.look_up(touches, &order, &mut tables)?;
-                self.fold_keys(touches, &tables, keys, dot, &mut waiting)?
+                let keys = self.look_up(touches, &order, tables)?;
+                self.fold_keys(touches, tables, keys, dot, &mut waiting)?
             } else {
-                self.fold_in_passing(touches, &order, &mut tables, dot, &mut waiting)?
+                self.fold_in_passing(touches, &order, tables, dot, &mut waiting)?
             };
-            waiting.entries.sort_unstable_by_key(|w| w.seq);
+            waiting.sort(touches.len());
             if waiting.own {
                 let next_seq = self.journal.borrow().next_seq();
                 self.tx_mut().spent.note_all(dot.version, next_seq);
@@ -181,7 +145,7 @@ impl Session {
                     table.info.log_ref(),
                     touches.key(touch),
                     entry.seq,
-                    waiting.columns.get(entry.columns.clone()).unwrap_or_default(),
+                    waiting.columns.get(entry.columns.0..entry.columns.1).unwrap_or_default(),
                 )?;
                 wrote = true;
             }
@@ -208,7 +172,7 @@ impl Session {
     fn keep_young(&self, touches: &Touches, new_record: bool) -> Result<()> {
         let small = new_record && touches.len() <= SMALL && !self.tx.borrow().aged;
         if small && !self.young_is_long()? {
-            self.tx_mut().fresh = Some(Fresh::new());
+            self.tx_mut().fresh = Some(self.spare_fresh.take());
         } else if self.young_is_long()? {
             self.age()?;
         }
@@ -223,6 +187,15 @@ impl Session {
         touches: &Touches,
         waiting: &WaitingList,
     ) -> Result<()> {
+        if let ([(_, _, clock)], [_]) = (fresh.as_slice(), waiting.entries.as_slice()) {
+            if writer.is_inline() {
+                self.raise_format()?;
+                let mut bytes = Vec::with_capacity(clock.len() + 8);
+                starling_crdt::young::encode([Some(clock.as_slice())], &mut bytes);
+                writer.carry(fresh, bytes);
+                return Ok(());
+            }
+        }
         let mut left: Vec<_> = fresh.iter().collect();
         let mut slots: Vec<Option<&[u8]>> = Vec::new();
         // A key's last entry carries its clock.
@@ -328,14 +301,15 @@ impl Session {
         if table.looks_older(key) {
             return Ok(false);
         }
-        let mut delta = RowClock::default();
+        let mut delta = RowClock { cells: waiting.spare_cells(), ..RowClock::default() };
         let start = waiting.columns.len();
         update_in_place(&mut delta, (word, mask, touch.seq), &table.column_ids, dot, &mut waiting.columns);
         if !delta.is_delta() {
             return Ok(false);
         }
         self.put_delta(table.info.id, key, &delta);
-        let columns = start..waiting.columns.len();
+        waiting.cells = delta.cells;
+        let columns = (start, waiting.columns.len());
         waiting.entries.push(Waiting { seq: touch.seq, kind: Kind::Mask, touch: only, columns });
         Ok(true)
     }
@@ -399,6 +373,9 @@ impl Session {
         let kind = match touch.kind() {
             TouchKind::Update { word, mask } => {
                 let mut clock = before.take().unwrap_or_else(|| table.pristine(key));
+                if clock.cells.is_empty() {
+                    clock.cells = waiting.spare_cells();
+                }
                 for column in masked(word, mask, &table.column_ids) {
                     clock.cell(*column).iter().for_each(|cell| waiting.supersede(&cell.stamp, &dot));
                 }
@@ -406,6 +383,7 @@ impl Session {
                 // Cells that were listed before have a mask that is dead now.
                 dead = (listed + u64::from(mask.count_ones())).saturating_sub(clock.cells.len() as u64);
                 self.put_clock(table, key, &clock)?;
+                waiting.cells = clock.cells;
                 Kind::Mask
             }
             TouchKind::Delete => {
@@ -417,7 +395,7 @@ impl Session {
             }
             TouchKind::Insert { .. } => return Ok(None),
         };
-        let columns = start..waiting.columns.len();
+        let columns = (start, waiting.columns.len());
         waiting.entries.push(Waiting { seq: touch.seq, kind, touch: only, columns });
         Ok(Some(dead))
     }
@@ -460,7 +438,7 @@ impl Session {
             superseded += u64::from(clock.is_some());
             let start = waiting.columns.len();
             waiting.columns.extend_from_slice(&entry.columns);
-            let columns = start..waiting.columns.len();
+            let columns = (start, waiting.columns.len());
             waiting.entries.push(Waiting { seq: entry.seq, kind: entry.kind, touch: first, columns });
         }
         Ok(superseded)

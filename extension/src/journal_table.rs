@@ -6,7 +6,7 @@
 //! which SQLite opens for one that writes to a virtual table or calls a function, and which costs a copy of each page.
 
 use crate::no_rows::{Empty, NoRows};
-use crate::session::{LastCommit, Session, Shared};
+use crate::session::{Hot, LastCommit, Session, Shared};
 use crate::sqlgen::{Ident, Tag, TagOp, JOURNAL, KEY_SLOTS};
 use crate::sqlite::{Args, Change, Conflict, Db, Error, IndexInfo, Op, Result, VTab};
 use starling_crdt::key;
@@ -342,8 +342,7 @@ impl Session {
         if self.tx.borrow().active {
             return Ok(());
         }
-        let mut join = self.fixed(JOIN)?;
-        join.execute()
+        self.hot(Hot::Join, JOIN)?.execute()
     }
 }
 

@@ -56,6 +56,7 @@ mod tx;
 mod unpack;
 mod vector;
 mod versions;
+mod waiting;
 mod young;
 
 pub use sqlgen::JOURNAL;

@@ -1,6 +1,6 @@
 //! The log on disk: records (one or more per dot) and their chunks; no values.
 
-use crate::session::{corrupt, Session};
+use crate::session::{corrupt, Hot, Session};
 use crate::sqlite::{Error, Result};
 use crate::young::{oldest_in_force, Fresh};
 use starling_crdt::changeset::DotHeader;
@@ -291,7 +291,7 @@ impl<'s> LogWriter<'s> {
         let local = record.origin == meta.origin && header.dot.version == record.db_version;
         let (garbage, weight) = (tail.garbage + self.garbage, tail.weight + self.weight);
         let young = tail.young.or(carried.is_some().then_some(record.db_version)).filter(|_| local);
-        let mut add = session.fixed(ADD_RECORD)?;
+        let mut add = session.hot(Hot::AddRecord, ADD_RECORD)?;
         add.bind_int(1, record.db_version.cast_signed())?;
         add.bind_int(2, i64::from(record.origin))?;
         add.bind_int(3, header.token.cast_signed())?;

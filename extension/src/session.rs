@@ -4,15 +4,16 @@
 //! finalized when SQLite disconnects the keeper, which it does before it looks for open statements at close.
 
 use crate::catalog::{Catalog, Table};
-use crate::flush::WaitingList;
 use crate::journal::Journal;
 use crate::keeper::KEEPER;
 use crate::log::Tail;
 use crate::meta::Meta;
 use crate::plain::PlainTables;
 use crate::sqlite::{Db, Error, Result, Stmt};
+use crate::touched::TouchedTables;
 use crate::tx::TxState;
-use crate::young::Young;
+use crate::waiting::WaitingList;
+use crate::young::{Fresh, Young};
 use starling_crdt::log_chunk::ChunkWriter;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -56,6 +57,19 @@ pub enum Sql {
     InboxRows,
     /// Per table: empties its inbox.
     InboxClear,
+}
+
+/// The statements of every small transaction, each of which has a place of its own: to look one up costs a tenth of running it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hot {
+    /// Makes the journal part of the open transaction.
+    Join,
+    /// A log record.
+    AddRecord,
+}
+
+impl Hot {
+    const ALL: usize = 2;
 }
 
 impl Hash for Sql {
@@ -106,6 +120,7 @@ pub struct Session {
     /// The connection.
     pub db: Db,
     statements: RefCell<HashMap<(Sql, u32), Stmt, BuildHasherDefault<QuickHasher>>>,
+    hot: [Cell<Option<Stmt>>; Hot::ALL],
     /// Statements over a varying set of columns.
     column_statements: RefCell<HashMap<ColumnsKey, Stmt, BuildHasherDefault<QuickHasher>>>,
     pinned: Cell<bool>,
@@ -130,6 +145,10 @@ pub struct Session {
     pub(crate) plain: RefCell<PlainTables>,
     /// What a flush uses again.
     pub(crate) spare_waiting: Cell<WaitingList>,
+    /// As `spare_waiting`.
+    pub(crate) spare_tables: Cell<TouchedTables>,
+    /// As `spare_waiting`.
+    pub(crate) spare_fresh: Cell<Fresh>,
     /// What a log writer uses again.
     pub(crate) spare_chunk: Cell<ChunkWriter>,
 }
@@ -165,6 +184,7 @@ pub struct Cached<'s> {
 
 enum CacheKey {
     Plain(Sql, u32),
+    Hot(Hot),
     Columns(u32, bool, Vec<usize>),
 }
 
@@ -180,6 +200,7 @@ impl Session {
         Self {
             db,
             statements: RefCell::default(),
+            hot: Default::default(),
             column_statements: RefCell::default(),
             pinned: Cell::new(false),
             meta: RefCell::new(None),
@@ -194,6 +215,8 @@ impl Session {
             clocked: RefCell::default(),
             plain: RefCell::default(),
             spare_waiting: Cell::default(),
+            spare_tables: Cell::default(),
+            spare_fresh: Cell::default(),
             spare_chunk: Cell::default(),
         }
     }
@@ -208,6 +231,15 @@ impl Session {
     /// A cached statement with a fixed text.
     pub fn fixed(&self, sql: &'static str) -> Result<Cached<'_>> {
         self.cached(Sql::Fixed(sql), 0, || sql.to_string())
+    }
+
+    /// As [`Session::fixed`], for a statement that is run all the time.
+    pub fn hot(&self, which: Hot, sql: &'static str) -> Result<Cached<'_>> {
+        let stmt = match self.hot[which as usize].take() {
+            Some(stmt) => stmt,
+            None => self.prepare(sql)?,
+        };
+        Ok(Cached { session: self, key: CacheKey::Hot(which), stmt: Some(stmt) })
     }
 
     /// A cached statement of a table's row clocks: its id is enough, the table may be gone.
@@ -262,6 +294,7 @@ impl Session {
     pub fn finalize_statements(&self) {
         self.pinned.set(false);
         self.statements.borrow_mut().clear();
+        self.hot.iter().for_each(|stmt| stmt.set(None));
         self.column_statements.borrow_mut().clear();
     }
 
@@ -356,6 +389,7 @@ impl Drop for Cached<'_> {
             CacheKey::Plain(kind, table) => {
                 self.session.statements.borrow_mut().insert((*kind, *table), stmt);
             }
+            CacheKey::Hot(which) => self.session.hot[*which as usize].set(Some(stmt)),
             CacheKey::Columns(table, insert, columns) => {
                 let mut map = self.session.column_statements.borrow_mut();
                 if map.len() >= MAX_COLUMN_STATEMENTS {

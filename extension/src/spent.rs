@@ -21,6 +21,13 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// Nothing is.
+    pub fn clear(&mut self) {
+        if !self.writes.is_empty() || self.below.is_some() {
+            *self = Self::default();
+        }
+    }
+
     /// Whether a write at a stamp's seq may be in the log already.
     pub fn has(&self, table: u32, key: &[u8], column: Option<u32>, stamp: &Stamp) -> bool {
         let all = self.below.is_some_and(|(version, seq)| version == stamp.version && stamp.seq < seq);

@@ -252,6 +252,31 @@ impl<'t> Templates<'t> {
 /// The CREATE TRIGGER statements of a CRR, each with its trigger's name. SQLite fires the newest trigger first, so the
 /// column groups are made last to first, that their touches come in column order.
 pub fn triggers(table: &TableInfo, sink: Sink) -> Vec<(String, String)> {
+    triggers_with(table, sink, Masks::Sum)
+}
+
+/// How a trigger's text puts a mask together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Masks {
+    /// As a sum. SQLite adds two integers in place.
+    Sum,
+    /// By shifts and ors, as earlier builds did: SQLite calls its conversions for each.
+    Shifted,
+}
+
+impl Masks {
+    fn text(self, bits: impl Iterator<Item = (u32, String)>) -> String {
+        let bit = |(bit, differs): (u32, String)| match (self, bit) {
+            (Self::Shifted, _) => format!("(({differs})<<{bit})"),
+            (Self::Sum, 0) => format!("({differs})"),
+            (Self::Sum, _) => format!("CASE WHEN {differs} THEN {} ELSE 0 END", 1u64 << bit),
+        };
+        list(bits.map(bit), if self == Self::Sum { "+" } else { "|" })
+    }
+}
+
+/// As [`triggers`], in a certain wording.
+pub fn triggers_with(table: &TableInfo, sink: Sink, masks: Masks) -> Vec<(String, String)> {
     let templates = Templates::new(table, sink);
     let mut out = templates.on_keys();
     let update = match sink {
@@ -259,10 +284,10 @@ pub fn triggers(table: &TableInfo, sink: Sink) -> Vec<(String, String)> {
         Sink::Inbox => include_str!("../../sql/extension/portable_update.sql"),
     };
     for (i, (word, group)) in groups(table, sink).into_iter().enumerate().rev() {
-        let bits = group.iter().map(|(bit, c)| format!("(({})<<{bit})", differs(c, sink)));
+        let mask = masks.text(group.iter().map(|(bit, c)| (*bit, differs(c, sink))));
         let of = list(group.iter().map(|(_, c)| Ident(&c.name)), ", ");
         let tag = templates.tag(TagOp::Update, word);
-        out.push(templates.make(&format!("update_{i}"), update, tag, &list(bits, "|"), &of));
+        out.push(templates.make(&format!("update_{i}"), update, tag, &mask, &of));
     }
     out.extend(templates.checks());
     if table.replaces_by_schema || sink == Sink::Inbox {

@@ -26,6 +26,11 @@ pub struct TouchedTables {
 }
 
 impl TouchedTables {
+    /// The batch is over.
+    pub fn clear(&mut self) {
+        self.sorted.clear();
+    }
+
     fn find(&self, table: u32) -> std::result::Result<usize, usize> {
         self.sorted.binary_search_by_key(&table, |t| t.table.info.id)
     }

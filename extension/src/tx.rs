@@ -5,6 +5,15 @@ use starling_crdt::log_chunk::{Kind, TableRef};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+/// A larger buffer is not kept from transaction to transaction.
+const SCRATCH_KEPT: usize = 1024;
+
+fn reset<T>(items: &mut Vec<T>) {
+    if items.capacity() > 0 {
+        *items = Vec::new();
+    }
+}
+
 /// State of the open transaction; all of it is forgotten when it ends.
 #[derive(Clone, Debug, Default)]
 pub struct TxState {
@@ -79,8 +88,62 @@ pub struct TxState {
 impl TxState {
     /// The transaction is over.
     pub fn end(&mut self) {
-        let boot_checked = self.boot_checked;
-        *self = Self { boot_checked, ..Self::default() };
+        // Nearly all of it is empty nearly always: twice per transaction, a new state would cost more than a look at the old one.
+        let Self {
+            active,
+            checked,
+            single,
+            merge_checked,
+            inbox_checked,
+            taken,
+            local,
+            foreign,
+            first_version,
+            requested,
+            rows_impacted,
+            tail,
+            parts,
+            poisoned,
+            boot_checked: _,
+            file,
+            attached,
+            twins,
+            last_table,
+            last_site,
+            overwritten,
+            nine,
+            spent,
+            fresh,
+            file_version,
+            plain_checked,
+            odd,
+            aged,
+            backlog,
+            block,
+            scratch,
+            windows,
+            saved,
+        } = self;
+        for flag in [active, checked, single, merge_checked, inbox_checked, poisoned, plain_checked, aged] {
+            *flag = false;
+        }
+        (*local, *foreign, *first_version, *tail, *parts) = (None, None, None, None, None);
+        (*last_table, *last_site, *fresh, *file_version, *block) = (None, None, None, None, None);
+        (*requested, *rows_impacted, *file, *attached) = (0, 0, 0, 0);
+        reset(taken);
+        reset(twins);
+        reset(overwritten);
+        reset(nine);
+        reset(windows);
+        reset(saved);
+        if !odd.is_empty() {
+            odd.clear();
+        }
+        spent.clear();
+        backlog.clear();
+        if scratch.capacity() > SCRATCH_KEPT {
+            *scratch = Vec::new();
+        }
     }
 
     /// xSavepoint

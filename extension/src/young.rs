@@ -6,12 +6,14 @@
 //! moves all of them there before (`age`), so a row never has one in a block that is newer than the one here.
 
 use crate::clock_map::ClockMap;
+use crate::journal::in_key_order;
 use crate::log::Tail;
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Result, Stmt};
 use starling_crdt::log_chunk::ChunkReader;
 use starling_crdt::row_clock::RowClock;
 use starling_crdt::young;
+use std::borrow::Cow;
 
 /// A transaction of more touches than this writes its clocks into their blocks.
 pub const SMALL: usize = 4;
@@ -31,6 +33,8 @@ pub struct Young {
     as_of: Option<u32>,
     /// The newest one of each row: its clock, or the sum of its deltas.
     clocks: ClockMap,
+    /// Those that came after them, oldest first: many a clock is moved before anybody looks for one.
+    recent: Fresh,
     /// Cells that deltas among them supersede.
     superseded: u64,
 }
@@ -53,6 +57,24 @@ impl Young {
     fn clear(&mut self) {
         (self.seen, self.as_of, self.superseded) = (None, None, 0);
         self.clocks.clear();
+        self.recent.clear();
+    }
+
+    /// Looks the recent ones over.
+    fn index(&mut self) -> Result<()> {
+        for (table, key, clock) in std::mem::take(&mut self.recent) {
+            // Should one be damaged, nothing may be believed until all are read again.
+            self.add(table, key, clock).inspect_err(|_| self.clear())?;
+        }
+        Ok(())
+    }
+
+    /// All of them in the order of tables and keys, those of a row from the oldest to the newest: table, key, clock.
+    fn sorted(&self) -> Vec<(u32, &[u8], &[u8])> {
+        let recent = self.recent.iter().map(|(table, key, clock)| (*table, key.as_slice(), clock.as_slice()));
+        let all: Vec<_> = self.clocks.iter().chain(recent).collect();
+        let named = |i: usize| all.get(i).map_or((0, &[][..]), |(table, key, _)| (*table, *key));
+        in_key_order(0..all.len(), named).into_iter().filter_map(|i| all.get(i).copied()).collect()
     }
 
     /// One more, newer than all the others.
@@ -60,17 +82,24 @@ impl Young {
         let delta = RowClock::encodes_delta(&clock);
         let sum = match self.clocks.get(table, &key).filter(|_| delta) {
             Some(older) => {
-                let mut sum = decode(older)?;
-                self.superseded += sum.count_on(&decode(&clock)?);
-                let mut bytes = Vec::with_capacity(older.len() + clock.len());
-                sum.encode(&mut bytes);
-                bytes
+                let (sum, superseded) = sum(older, &clock)?;
+                self.superseded += superseded;
+                sum
             }
             None => clock,
         };
         self.clocks.set(table, key, sum);
         Ok(())
     }
+}
+
+/// A clock with a delta counted on it, and how many cells that supersedes.
+fn sum(older: &[u8], delta: &[u8]) -> Result<(Vec<u8>, u64)> {
+    let mut sum = decode(older)?;
+    let superseded = sum.count_on(&decode(delta)?);
+    let mut bytes = Vec::with_capacity(older.len() + delta.len());
+    sum.encode(&mut bytes);
+    Ok((bytes, superseded))
 }
 
 fn decode(clock: &[u8]) -> Result<RowClock> {
@@ -94,13 +123,18 @@ impl Session {
     /// A row's clock, if it is a young one.
     pub fn young_clock<T>(&self, table: u32, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         self.know_young()?;
+        if !self.young.borrow().recent.is_empty() {
+            self.young.borrow_mut().index()?;
+        }
         Ok(self.young.borrow().clocks.get(table, key).map(read))
     }
 
     /// Whether a table has young clocks.
     pub fn any_young(&self, table: u32) -> Result<bool> {
         self.know_young()?;
-        Ok(self.young.borrow().clocks.any(table))
+        let mut young = self.young.borrow_mut();
+        young.index()?;
+        Ok(young.clocks.any(table))
     }
 
     /// Whether the records in force go back too far.
@@ -181,7 +215,7 @@ impl Session {
     }
 
     /// A record was written: what is known goes on with it. `fresh` are the clocks that it carries.
-    pub fn note_young(&self, before: &Tail, after: &Tail, fresh: Fresh) {
+    pub fn note_young(&self, before: &Tail, after: &Tail, mut fresh: Fresh) {
         let mut young = self.young.borrow_mut();
         young.as_of = None;
         if before.young.is_none() {
@@ -190,8 +224,11 @@ impl Session {
         } else if young.seen != Some(Seen::of(before)) {
             return;
         }
-        let added = fresh.into_iter().try_for_each(|(table, key, clock)| young.add(table, key, clock));
-        young.seen = Some(Seen::of(after)).filter(|_| added.is_ok());
+        young.recent.append(&mut fresh);
+        if fresh.capacity() > 0 {
+            self.spare_fresh.set(fresh);
+        }
+        young.seen = Some(Seen::of(after));
     }
 
     /// Moves all young clocks into their blocks: from here on this transaction writes blocks.
@@ -228,11 +265,22 @@ impl Session {
             tx.fresh.take().unwrap_or_default()
         };
         let mut superseded = young.superseded;
-        for (table, key, clock) in young.clocks.sorted() {
+        for of_row in young.sorted().chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let Some((table, key, oldest)) = of_row.first().copied() else { continue };
+            let mut clock = Cow::Borrowed(oldest);
+            for (_, _, newer) in of_row.iter().skip(1) {
+                if RowClock::encodes_delta(newer) {
+                    let (sum, late) = sum(&clock, newer)?;
+                    superseded += late;
+                    clock = Cow::Owned(sum);
+                } else {
+                    clock = Cow::Borrowed(newer);
+                }
+            }
             // A whole clock that is fresh takes the place of what was young, and has counted what that superseded.
             let replaced = |(t, k, c): &(u32, Vec<u8>, Vec<u8>)| *t == table && k == key && !RowClock::encodes_delta(c);
             if !fresh.iter().any(replaced) {
-                superseded += self.settle_clock(table, key, clock)?;
+                superseded += self.settle_clock(table, key, &clock)?;
             }
         }
         for (table, key, clock) in &fresh {
@@ -287,7 +335,7 @@ impl Carrier {
                 return Err(corrupt("the young clocks of a log record", "there are more of them than entries"));
             };
             if let Some(clock) = slot {
-                young.add(entry.table.id, reader.key().to_vec(), clock.to_vec())?;
+                young.recent.push((entry.table.id, reader.key().to_vec(), clock.to_vec()));
             }
         }
         Ok(())
