@@ -188,6 +188,18 @@ fn files_of_every_format_read_as_they_did_and_take_writes_and_exchanges() {
     }
 }
 
+#[test]
+fn a_renamed_column_is_no_write_whatever_build_made_the_triggers() {
+    for format in formats() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let site = copied(&format.join("rows.db"), dir.path());
+        let before = site.one::<i64>("SELECT crsql_db_version()");
+        site.exec("ALTER TABLE t RENAME COLUMN a TO renamed; UPDATE t SET renamed = 'after' WHERE id = 'pristine'");
+        let since = format!("SELECT cid, val FROM crsql_changes WHERE db_version > {before}");
+        assert_eq!(site.rows(&since), ["'renamed'|'after'"], "{}", format.display());
+    }
+}
+
 /// Each line of such a file: a word, and bytes in hex.
 fn hex_lines(text: &str) -> Vec<(String, Vec<u8>)> {
     let bytes = |hex: &str| {
