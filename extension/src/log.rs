@@ -73,6 +73,10 @@ impl OpenRecord {
 const ADD_RECORD: &str = "INSERT INTO main.crsql_log(db_version, origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
                           weight, entries, last_local, last_local_token, version) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
                           ?11, ?12, ?13, ?14)";
+/// As [`ADD_RECORD`], for the version after the newest: where the rowid is not named, SQLite appends, and looks for no place.
+const ADD_NEXT: &str = "INSERT INTO main.crsql_log(origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
+                        weight, entries, last_local, last_local_token, version) VALUES(?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+                        ?11, ?12, ?13, ?14)";
 
 /// Milliseconds since 1970; 0 where the clock stands before that.
 pub fn now_ms() -> u64 {
@@ -291,8 +295,13 @@ impl<'s> LogWriter<'s> {
         let local = record.origin == meta.origin && header.dot.version == record.db_version;
         let (garbage, weight) = (tail.garbage + self.garbage, tail.weight + self.weight);
         let young = tail.young.or(carried.is_some().then_some(record.db_version)).filter(|_| local);
-        let mut add = session.hot(Hot::AddRecord, ADD_RECORD)?;
-        add.bind_int(1, record.db_version.cast_signed())?;
+        // The newest record may be gone already, if this one is what outlives it; whoever drops a record makes the clocks age first.
+        let kept = session.tx.borrow().active && !session.tx.borrow().aged;
+        let is_next = kept && record.db_version == tail.db_version + 1;
+        let mut add = if is_next { session.hot(Hot::AddNext, ADD_NEXT)? } else { session.fixed(ADD_RECORD)? };
+        if !is_next {
+            add.bind_int(1, record.db_version.cast_signed())?;
+        }
         add.bind_int(2, i64::from(record.origin))?;
         add.bind_int(3, header.token.cast_signed())?;
         add.bind_int(4, header.prev.cast_signed())?;
@@ -320,6 +329,9 @@ impl<'s> LogWriter<'s> {
         }
         add.execute()?;
         drop(add);
+        if session.db.last_insert_rowid() != record.db_version.cast_signed() {
+            return Err(corrupt("crsql_log", format!("it has records after {}, its newest", tail.db_version)));
+        }
         let (last_local, last_local_token) =
             if local { (record.db_version, header.token) } else { (tail.last_local, tail.last_local_token) };
         let (db_version, token) = (record.db_version, header.token);

@@ -64,8 +64,8 @@ pub enum Sql {
 pub enum Hot {
     /// Makes the journal part of the open transaction.
     Join,
-    /// A log record.
-    AddRecord,
+    /// A log record that comes after all others.
+    AddNext,
 }
 
 impl Hot {
