@@ -15,13 +15,15 @@ use std::ffi::c_int;
 pub struct Stmt {
     db: Db,
     stmt: *mut sqlite3_stmt,
+    /// It was stepped since it was reset.
+    runs: bool,
 }
 
 impl Stmt {
     /// # Safety
     /// `stmt` is a prepared statement of `db`, not null, and nobody else's.
     pub(super) unsafe fn new(db: Db, stmt: *mut sqlite3_stmt) -> Stmt {
-        Stmt { db, stmt }
+        Stmt { db, stmt, runs: false }
     }
 
     fn bound(&self, rc: c_int) -> Result<()> {
@@ -84,6 +86,7 @@ impl Stmt {
     /// Runs to the next row; false when there is none left. A failure resets the statement.
     #[inline]
     pub fn step(&mut self) -> Result<bool> {
+        self.runs = true;
         // SAFETY: the statement is valid until drop, and `&mut self` says that nobody reads its columns.
         match unsafe { call!(self.db.api, step(self.stmt)) } {
             codes::ROW => Ok(true),
@@ -99,6 +102,9 @@ impl Stmt {
     /// Ends the run. The bindings stay.
     #[inline]
     pub fn reset(&mut self) {
+        if !std::mem::take(&mut self.runs) {
+            return;
+        }
         // SAFETY: as for `step`. What reset answers is the error of the last step, which `step` has told.
         unsafe { call!(self.db.api, reset(self.stmt)) };
     }
