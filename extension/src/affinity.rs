@@ -5,41 +5,45 @@ use crate::catalog::Table;
 use crate::schema::Affinity;
 use crate::session::Session;
 use crate::sqlite::Result;
-use starling_crdt::{Value, ValueRef};
+use starling_crdt::value::Encoded;
+use starling_crdt::{DecodeError, Value, ValueRef};
 use std::borrow::Cow;
 
 impl Session {
     /// The value as a column of this affinity stores it. How many digits a REAL has as TEXT is the library's own choice,
     /// so it is asked.
     pub fn stored_as(&self, value: ValueRef<'_>, affinity: Affinity) -> Result<Value> {
+        Ok(self.converted(value, affinity)?.unwrap_or_else(|| value.to_owned()))
+    }
+
+    /// As [`Session::stored_as`]; `None` where it stores the value as it is, as it mostly does.
+    pub fn converted(&self, value: ValueRef<'_>, affinity: Affinity) -> Result<Option<Value>> {
         if !matches!((affinity, value), (Affinity::Text, ValueRef::Real(_))) {
             return Ok(apply_affinity(value, affinity));
         }
         let mut cast = self.fixed("SELECT CAST(?1 AS TEXT)")?;
         cast.bind_value(1, value)?;
-        Ok(if cast.step()? { cast.column(0).to_owned() } else { Value::Null })
+        Ok(Some(if cast.step()? { cast.column(0).to_owned() } else { Value::Null }))
     }
 }
 
-/// The rules that need no library (SQLite, "Datatypes In SQLite", section 3).
-fn apply_affinity(value: ValueRef<'_>, affinity: Affinity) -> Value {
+/// The rules that need no library (SQLite, "Datatypes In SQLite", section 3). `None`: the value stays as it is.
+fn apply_affinity(value: ValueRef<'_>, affinity: Affinity) -> Option<Value> {
     match (affinity, value) {
-        (Affinity::Text, ValueRef::Integer(i)) => Value::Text(i.to_string().into_bytes()),
+        (Affinity::Text, ValueRef::Integer(i)) => Some(Value::Text(i.to_string().into_bytes())),
         (Affinity::Numeric | Affinity::Integer, ValueRef::Text(t)) => {
-            number(t).map_or_else(|| value.to_owned(), |n| integral(n).unwrap_or(n.to_owned()))
+            number(t).map(|n| integral(n).unwrap_or(n.to_owned()))
         }
-        (Affinity::Numeric | Affinity::Integer, ValueRef::Real(_)) => {
-            integral(value).unwrap_or_else(|| value.to_owned())
-        }
+        (Affinity::Numeric | Affinity::Integer, ValueRef::Real(_)) => integral(value),
         // SQLite stores a REAL column's −0.0 as 0.
-        (Affinity::Real, ValueRef::Real(0.0)) => Value::Real(0.0),
-        (Affinity::Real, ValueRef::Integer(i)) => Value::Real(i as f64),
+        (Affinity::Real, ValueRef::Real(0.0)) => Some(Value::Real(0.0)),
+        (Affinity::Real, ValueRef::Integer(i)) => Some(Value::Real(i as f64)),
         (Affinity::Real, ValueRef::Text(t)) => match number(t) {
-            Some(ValueRef::Integer(i)) => Value::Real(i as f64),
-            Some(ValueRef::Real(r)) => Value::Real(r),
-            _ => value.to_owned(),
+            Some(ValueRef::Integer(i)) => Some(Value::Real(i as f64)),
+            Some(ValueRef::Real(r)) => Some(Value::Real(r)),
+            _ => None,
         },
-        _ => value.to_owned(),
+        _ => None,
     }
 }
 
@@ -49,7 +53,7 @@ pub fn whole_number(value: ValueRef<'_>) -> Option<i64> {
     match value {
         ValueRef::Integer(i) => Some(i),
         ValueRef::Real(_) | ValueRef::Text(_) => match apply_affinity(value, Affinity::Integer) {
-            Value::Integer(i) => Some(i),
+            Some(Value::Integer(i)) => Some(i),
             _ => None,
         },
         ValueRef::Null | ValueRef::Blob(_) => None,
@@ -84,27 +88,49 @@ pub fn canonical_key<'k>(
     table: &Table,
     bytes: &'k [u8],
 ) -> Result<std::result::Result<Cow<'k, [u8]>, String>> {
-    let columns = match starling_crdt::key::decode(bytes, table.info.keys.len()) {
-        Ok(columns) => columns,
-        Err(e) => return Ok(Err(e.to_string())),
-    };
-    let mut stored = Vec::with_capacity(columns.len());
-    for (column, key) in columns.iter().zip(&table.info.keys) {
-        let value = session.stored_as(column.value(), key.affinity)?;
-        match value {
-            Value::Null => return Ok(Err("a key column is NULL".to_string())),
-            Value::Real(_) if key.affinity != Affinity::Real && !starling_crdt::key::is_canonical(value.as_ref()) => {
-                return Ok(Err("a REAL key equals an integer".to_string()));
-            }
-            Value::Integer(_) => {}
-            _ if table.info.int_key => return Ok(Err("the key is not an integer here".to_string())),
-            _ => {}
-        }
-        stored.push(value);
-    }
     let mut out = Vec::with_capacity(bytes.len());
-    starling_crdt::key::encode(stored.iter().map(Value::as_ref), &mut out);
-    Ok(Ok(if out == bytes { Cow::Borrowed(bytes) } else { Cow::Owned(out) }))
+    let columns = starling_crdt::key::columns(bytes, table.info.keys.len());
+    Ok(match put_canonical(session, table, columns, &mut out)? {
+        Some(why) => Err(why),
+        None if out == bytes => Ok(Cow::Borrowed(bytes)),
+        None => Ok(Cow::Owned(out)),
+    })
+}
+
+/// Appends the key that these columns are as this table's key columns store them; where they are none, says why.
+pub fn put_canonical<'k>(
+    session: &Session,
+    table: &Table,
+    columns: impl Iterator<Item = std::result::Result<Encoded<'k>, DecodeError>>,
+    out: &mut Vec<u8>,
+) -> Result<Option<String>> {
+    let mut why = None;
+    for (i, column) in columns.enumerate() {
+        let column = match column {
+            Ok(column) => column,
+            // Bytes that are no key are told before any of their values.
+            Err(e) => return Ok(Some(e.to_string())),
+        };
+        let Some(key) = table.info.keys.get(i).filter(|_| why.is_none()) else { continue };
+        let converted = session.converted(column.value(), key.affinity)?;
+        let value = converted.as_ref().map_or(column.value(), Value::as_ref);
+        why = no_key(table, key.affinity, value);
+        value.encode(out);
+    }
+    Ok(why.map(str::to_string))
+}
+
+/// Why a value cannot stand in a key column of this affinity.
+fn no_key(table: &Table, affinity: Affinity, value: ValueRef<'_>) -> Option<&'static str> {
+    match value {
+        ValueRef::Null => Some("a key column is NULL"),
+        ValueRef::Real(_) if affinity != Affinity::Real && !starling_crdt::key::is_canonical(value) => {
+            Some("a REAL key equals an integer")
+        }
+        ValueRef::Integer(_) => None,
+        _ if table.info.int_key => Some("the key is not an integer here"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +139,7 @@ mod tests {
 
     #[test]
     fn values_become_what_the_column_stores() {
-        let apply = |v, a| apply_affinity(v, a);
+        let apply = |v: ValueRef<'_>, a| apply_affinity(v, a).unwrap_or_else(|| v.to_owned());
         assert_eq!(apply(ValueRef::Text(b"1"), Affinity::Integer), Value::Integer(1));
         assert_eq!(apply(ValueRef::Text(b" 1.0 "), Affinity::Numeric), Value::Integer(1));
         assert_eq!(apply(ValueRef::Text(b"1x"), Affinity::Numeric), Value::Text(b"1x".to_vec()));

@@ -3,6 +3,7 @@
 //! The row's own write comes first: where it fails, nothing else has been written.
 
 use crate::catalog::Table;
+use crate::merge::is_the_rows;
 use crate::rows::bind_key;
 use crate::session::{MergingRow, Session, Sql};
 use crate::sqlite::{Error, Result};
@@ -100,6 +101,11 @@ impl Session {
     /// The local row. A clock says by itself whether the table shows the row; without one the table is asked.
     pub fn local_row<'a>(&'a self, table: &'a Table, key: &'a [u8], clocks: bool) -> Result<LocalRow<'a>> {
         let clock = if clocks { self.get_clock(table, key)? } else { None };
+        self.local_row_with(table, key, clock)
+    }
+
+    /// As [`Session::local_row`], where its clock was looked for already.
+    fn local_row_with<'a>(&'a self, table: &'a Table, key: &'a [u8], clock: Option<RowClock>) -> Result<LocalRow<'a>> {
         let (clock, visible) = match clock {
             Some(clock) => {
                 let visible = is_visible(table, &clock);
@@ -127,7 +133,19 @@ impl Session {
 
     /// Merges one row entry.
     pub fn merge_row(&self, table: &Table, key: &[u8], incoming: &Incoming<'_>, clocks: bool) -> Result<Applied> {
-        let local = self.local_row(table, key, clocks)?;
+        let clock = if clocks { self.get_clock(table, key)? } else { None };
+        self.merge_row_with(table, key, incoming, clock)
+    }
+
+    /// As [`Session::merge_row`], where the row's clock was looked for already.
+    pub fn merge_row_with(
+        &self,
+        table: &Table,
+        key: &[u8],
+        incoming: &Incoming<'_>,
+        clock: Option<RowClock>,
+    ) -> Result<Applied> {
+        let local = self.local_row_with(table, key, clock)?;
         let merge_equal = self.meta()?.merge_equal;
         let decided = decide(local.clock.as_ref(), &local, incoming, &table.column_ids, merge_equal);
         local.check()?;
@@ -137,7 +155,6 @@ impl Session {
         }
         let visible = is_visible(table, &decision.clock);
         self.write_row(table, key, incoming, &local, &decision, visible)?;
-        self.put_clock_later(table, key, &decision.clock, local.clock.is_some())?;
         let dot = self.tx.borrow().local.map(|open| open.stamp());
         if let (Some(before), Some(dot)) = (&local.clock, dot) {
             if before.names_dot(&dot) {
@@ -146,6 +163,7 @@ impl Session {
             }
         }
         let entries = entries(incoming, &decision);
+        self.put_clock_later(table, key, decision.clock, local.clock.is_some())?;
         let changes = decision.won.len() as u64
             + u64::from((decision.life_won && !decision.adopt_base) || decision.sentinel.is_some());
         let named_life = !matches!(incoming.kind, IncomingKind::Cells { life: None, .. });
@@ -241,16 +259,9 @@ impl Session {
         result
     }
 
-    /// `INSERT` or `UPDATE` of a row's cells; `columns` are their positions.
-    fn run_cells(
-        &self,
-        table: &Table,
-        key: &[u8],
-        insert: bool,
-        cells: &[(usize, ValueRef<'_>)],
-        columns: &[usize],
-    ) -> Result<()> {
-        let mut stmt = self.of_columns(table, insert, columns)?;
+    /// `INSERT` or `UPDATE` of a row's cells, each with its column's position.
+    fn run_cells(&self, table: &Table, key: &[u8], insert: bool, cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
+        let mut stmt = self.of_cells(table, insert, cells)?;
         bind_key(&mut stmt, table, key)?;
         for (i, (_, value)) in cells.iter().enumerate() {
             stmt.bind_value(table.info.keys.len() + 1 + i, *value)?;
@@ -269,24 +280,18 @@ impl Session {
         if cells.is_empty() {
             return Ok(());
         }
-        let columns: Vec<usize> = cells.iter().map(|c| c.0).collect();
-        let word = |c: &usize| c / starling_crdt::local::MASK_BITS as usize;
-        let mut words: Vec<usize> = columns.iter().map(word).collect();
-        words.sort_unstable();
-        words.dedup();
         let before = if self.has_user_triggers(table)? { self.row_values(table, key)? } else { None };
-        let seen = match self.as_merge(table, key, || self.run_cells(table, key, false, cells, &columns)) {
+        let seen = match self.as_merge(table, key, || self.run_cells(table, key, false, cells)) {
             Err(e) if failed_in_place(&e) && self.row_has(table, key, cells)? => 0,
             other => other?,
         };
-        if seen as usize != words.len() {
+        if seen as usize != words(cells) {
             let before = before.unwrap_or_default();
-            let others = before.iter().enumerate().filter(|(i, _)| !columns.contains(i));
+            let others = before.iter().enumerate().filter(|(i, _)| !cells.iter().any(|c| c.0 == *i));
             let mut all: Vec<(usize, ValueRef<'_>)> = others.map(|(i, v)| (i, v.as_ref())).collect();
             all.extend_from_slice(cells);
             all.sort_by_key(|(i, _)| *i);
-            let columns: Vec<usize> = all.iter().map(|c| c.0).collect();
-            self.force(table, key, &all, &columns)?;
+            self.force(table, key, &all)?;
         }
         Ok(())
     }
@@ -297,37 +302,48 @@ impl Session {
         Ok(values.is_some_and(|v| cells.iter().all(|(i, new)| v.get(*i).is_some_and(|old| old.as_ref() == *new))))
     }
 
+    /// Inserts a row of one cell if its key is free; `false` if it is taken or something refuses the row.
+    pub fn insert_if_free(&self, table: &Table, key: &[u8], cell: (usize, ValueRef<'_>)) -> Result<bool> {
+        let cells = [cell];
+        match self.as_merge(table, key, || self.run_cells(table, key, true, &cells)) {
+            Ok(seen) if seen > 1 => self.force_anew(table, key, &cells).map(|()| true),
+            Ok(seen) => Ok(seen == 1),
+            // Where that ended the transaction, nothing may go on.
+            Err(e) if is_the_rows(&e) && self.tx.borrow().active => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Inserts a row that was not there.
     pub fn insert_cells(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
-        let columns: Vec<usize> = cells.iter().map(|c| c.0).collect();
-        let seen = match self.as_merge(table, key, || self.run_cells(table, key, true, cells, &columns)) {
+        let seen = match self.as_merge(table, key, || self.run_cells(table, key, true, cells)) {
             Err(e) if failed_in_place(&e) && self.row_exists(table, key)? => 0,
             other => other?,
         };
         if seen != 1 {
-            self.force_anew(table, key, cells, &columns)?;
+            self.force_anew(table, key, cells)?;
         }
         Ok(())
     }
 
     /// Makes the row be there with these cells, whatever triggers say; other cells of a row that is there stay.
-    fn force(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)], columns: &[usize]) -> Result<()> {
+    fn force(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
         self.without_triggers(|| {
             if !self.row_exists(table, key)? {
-                self.run_cells(table, key, true, cells, columns)
+                self.run_cells(table, key, true, cells)
             } else if cells.is_empty() {
                 Ok(())
             } else {
-                self.run_cells(table, key, false, cells, columns)
+                self.run_cells(table, key, false, cells)
             }
         })
     }
 
     /// Makes the row be there with these cells and its defaults, whatever triggers say.
-    fn force_anew(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)], columns: &[usize]) -> Result<()> {
+    fn force_anew(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
         self.without_triggers(|| {
             self.run_delete(table, key)?;
-            self.run_cells(table, key, true, cells, columns)
+            self.run_cells(table, key, true, cells)
         })
     }
 
@@ -358,8 +374,7 @@ impl Session {
         };
         if seen > 1 {
             let cells: Vec<(usize, ValueRef<'_>)> = values.iter().enumerate().map(|(i, v)| (i, v.value())).collect();
-            let columns: Vec<usize> = (0..values.len()).collect();
-            self.force(table, key, &cells, &columns)?;
+            self.force(table, key, &cells)?;
         }
         Ok(seen > 0)
     }
@@ -387,6 +402,18 @@ impl Session {
             row => self.site_of_row(row)?,
         }))
     }
+}
+
+/// How many triggers tell of an update of these cells: one for each group of columns.
+fn words(cells: &[(usize, ValueRef<'_>)]) -> usize {
+    let word = |(position, _): &(usize, ValueRef<'_>)| position / starling_crdt::local::MASK_BITS as usize;
+    if let [_] = cells {
+        return 1;
+    }
+    let mut words: Vec<usize> = cells.iter().map(word).collect();
+    words.sort_unstable();
+    words.dedup();
+    words.len()
 }
 
 /// RAISE(FAIL) ends a statement and leaves what it had done: the merge goes on as if the trigger had not spoken.

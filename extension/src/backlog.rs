@@ -6,18 +6,36 @@
 
 use crate::catalog::Table;
 use crate::clock_map::ClockMap;
-use crate::session::Session;
+use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 use starling_crdt::row_clock::RowClock;
 
 /// So many clocks wait at most: a few megabytes.
 const MAX: usize = 32 * 1024;
+/// Room for most encoded clocks.
+const ENCODED: usize = 48;
 /// So many wait where the transaction opens one savepoint after the other, as each takes a copy of them.
 const MAX_COPIED: usize = 64;
+
+/// The row clock written last.
+#[derive(Clone, Debug)]
+struct Newest {
+    table: u32,
+    key: Vec<u8>,
+    clock: RowClock,
+}
+
+impl Newest {
+    fn is_of(&self, table: u32, key: &[u8]) -> bool {
+        self.table == table && self.key == key
+    }
+}
 
 /// What waits.
 #[derive(Clone, Debug, Default)]
 pub struct Backlog {
+    /// In force instead of what `clocks` has of the same row.
+    newest: Option<Newest>,
     clocks: ClockMap,
     /// A savepoint has taken a copy of many.
     copied: bool,
@@ -30,24 +48,62 @@ impl Backlog {
     /// The transaction is over.
     pub fn clear(&mut self) {
         if !self.is_empty() {
-            self.clocks = ClockMap::default();
+            (self.newest, self.clocks) = (None, ClockMap::default());
         }
         (self.copied, self.hits, self.misses) = (false, 0, 0);
     }
 
     /// A row's clock, if it waits.
-    pub fn get(&self, table: u32, key: &[u8]) -> Option<&[u8]> {
-        self.clocks.get(table, key)
+    pub fn get(&self, table: u32, key: &[u8]) -> Option<Result<RowClock>> {
+        if let Some(clock) = self.newest_of(table, key) {
+            return Some(Ok(clock.clone()));
+        }
+        let bytes = self.clocks.get(table, key)?;
+        Some(RowClock::decode(bytes).map_err(|e| corrupt("a row clock", e)))
+    }
+
+    /// A row's clock, if it is the one that was written last.
+    pub fn newest_of(&self, table: u32, key: &[u8]) -> Option<&RowClock> {
+        self.newest.as_ref().filter(|newest| newest.is_of(table, key)).map(|newest| &newest.clock)
+    }
+
+    /// As [`Backlog::newest_of`], to be changed.
+    pub fn newest_of_mut(&mut self, table: u32, key: &[u8]) -> Option<&mut RowClock> {
+        self.newest.as_mut().filter(|newest| newest.is_of(table, key)).map(|newest| &mut newest.clock)
+    }
+
+    fn set(&mut self, table: u32, key: &[u8], clock: RowClock) {
+        if let Some(newest) = self.newest_of_mut(table, key) {
+            *newest = clock;
+            return;
+        }
+        self.settle();
+        self.newest = Some(Newest { table, key: key.to_vec(), clock });
+    }
+
+    /// The newest one joins the others.
+    fn settle(&mut self) {
+        if let Some(Newest { table, key, clock }) = self.newest.take() {
+            let mut bytes = Vec::with_capacity(ENCODED);
+            clock.encode(&mut bytes);
+            self.clocks.set(table, key, bytes);
+        }
+    }
+
+    /// Hands out all of them.
+    fn take(&mut self) -> ClockMap {
+        self.settle();
+        std::mem::take(&mut self.clocks)
     }
 
     /// Whether clocks of a table wait.
     pub fn any(&self, table: u32) -> bool {
-        self.clocks.any(table)
+        self.newest.as_ref().is_some_and(|newest| newest.table == table) || self.clocks.any(table)
     }
 
     /// Whether none waits.
     pub const fn is_empty(&self) -> bool {
-        self.clocks.len() == 0
+        self.newest.is_none() && self.clocks.len() == 0
     }
 
     /// A savepoint takes a copy.
@@ -77,20 +133,18 @@ impl Backlog {
 
 impl Session {
     /// Stores the clock of a row that a merge has written. `known`: the row had a clock before.
-    pub fn put_clock_later(&self, table: &Table, key: &[u8], clock: &RowClock, known: bool) -> Result<()> {
+    pub fn put_clock_later(&self, table: &Table, key: &[u8], clock: RowClock, known: bool) -> Result<()> {
         if clock.is_pristine() && !known {
             return Ok(());
         }
         if clock.is_pristine() || !self.tx.borrow().active {
-            return self.put_clock(table, key, clock);
+            return self.put_clock(table, key, &clock);
         }
         self.age()?;
-        self.keep_plain(table.info.id, clock)?;
-        let mut bytes = Vec::with_capacity(24);
-        clock.encode(&mut bytes);
+        self.keep_plain(table.info.id, &clock)?;
         let full = {
             let mut tx = self.tx_mut();
-            tx.backlog.clocks.set(table.info.id, key.to_vec(), bytes);
+            tx.backlog.set(table.info.id, key, clock);
             tx.backlog.is_full()
         };
         if full {
@@ -104,7 +158,7 @@ impl Session {
         if self.tx.borrow().backlog.is_empty() {
             return Ok(());
         }
-        let clocks = std::mem::take(&mut self.tx_mut().backlog.clocks);
+        let clocks = self.tx_mut().backlog.take();
         let result =
             clocks.sorted().into_iter().try_for_each(|(table, key, clock)| self.put_in_block(table, key, clock));
         if result.is_err() && self.tx.borrow().active {

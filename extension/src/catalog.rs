@@ -46,6 +46,8 @@ pub struct Catalog {
     data_version: Option<i64>,
     by_id: BTreeMap<u32, Rc<Table>>,
     by_name: BTreeMap<String, u32>,
+    /// The one that was asked for last by name, and that name: cells come one by one, thousands of them for one table.
+    last_named: Option<(String, Rc<Table>)>,
     /// The CRRs whose writes are captured by plain triggers; `None` = not looked for yet.
     pub(crate) portable: Option<Rc<[Rc<Table>]>>,
 }
@@ -79,6 +81,7 @@ impl Catalog {
     fn clear(&mut self) {
         self.by_id.clear();
         self.by_name.clear();
+        self.last_named = None;
         self.portable = None;
     }
 }
@@ -135,9 +138,14 @@ impl Session {
 
     /// An active CRR by name.
     pub fn table_named(&self, name: &str) -> Result<Option<Rc<Table>>> {
+        if let Some((_, table)) = self.catalog.borrow().last_named.as_ref().filter(|(last, _)| last == name) {
+            return Ok(Some(Rc::clone(table)));
+        }
         let known = self.catalog.borrow().by_name.get(&name.to_ascii_lowercase()).copied();
         if let Some(id) = known {
-            return self.table(id);
+            let table = self.table(id)?;
+            self.catalog.borrow_mut().last_named = table.clone().map(|table| (name.to_string(), table));
+            return Ok(table);
         }
         let Some(real) = schema::real_name(self.db, name)? else { return Ok(None) };
         let Some((id, _)) = self.id_of(&real)? else { return Ok(None) };
@@ -165,6 +173,7 @@ impl Session {
         let history = self.history(info.id)?;
         let table = Rc::new(Table { portable, ..Table::new(info, history) });
         let mut catalog = self.catalog.borrow_mut();
+        catalog.last_named = None;
         catalog.by_name.insert(table.info.name.to_ascii_lowercase(), table.info.id);
         catalog.by_id.insert(table.info.id, Rc::clone(&table));
         Ok(Some(table))

@@ -125,8 +125,8 @@ impl Session {
         }
         {
             let mut tx = self.tx.borrow_mut();
-            if let Some(bytes) = tx.backlog.get(id, key) {
-                return decode(bytes).map(Some);
+            if let Some(clock) = tx.backlog.get(id, key) {
+                return clock.map(Some);
             }
             let held = tx.block.as_ref().is_some_and(|b| b.holds(id, key));
             let unchanged = tx.block.as_ref().is_none_or(|b| !b.dirty);

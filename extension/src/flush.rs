@@ -75,8 +75,8 @@ impl Session {
         let entries = std::mem::take(&mut self.tx_mut().nine);
         let result = (|| {
             let mut writer = LogWriter::new(self, record);
-            for e in &entries {
-                writer.push(e.kind, e.table, &e.key, e.seq, &e.columns)?;
+            for e in entries.iter() {
+                writer.push(e.kind, e.table, e.key, e.seq, e.columns)?;
             }
             writer.finish()
         })();
@@ -85,6 +85,9 @@ impl Session {
         match result {
             Ok(record) => {
                 tx.local = Some(record);
+                if tx.nine.is_empty() {
+                    tx.nine = entries.emptied();
+                }
                 Ok(())
             }
             Err(e) => {

@@ -324,9 +324,9 @@ impl Session {
     fn is_merging(&self, tag: &Tag, values: &Args<'_>) -> Result<bool> {
         let mut merging = self.merging.borrow_mut();
         let Some(row) = merging.as_mut().filter(|row| row.table == tag.table) else { return Ok(false) };
-        let mut bytes = Vec::with_capacity(row.key.len());
-        put_key(values, tag.packed, &mut bytes);
-        let same = bytes == row.key;
+        row.other.clear();
+        put_key(values, tag.packed, &mut row.other);
+        let same = row.other == row.key;
         row.touches += u32::from(same);
         Ok(same)
     }

@@ -461,7 +461,7 @@ fn write_carried(
 }
 
 /// Whether an error is the row's doing (a constraint, a type, a user's trigger) and not the machine's.
-fn is_the_rows(e: &Error) -> bool {
+pub fn is_the_rows(e: &Error) -> bool {
     !matches!(
         e.primary(),
         codes::NOMEM

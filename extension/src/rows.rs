@@ -4,20 +4,14 @@ use crate::catalog::Table;
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlite::{Result, Stmt};
 use starling_crdt::key;
-use starling_crdt::value::Encoded;
 use starling_crdt::{Value, ValueRef};
 
 /// Binds an internal key to the first parameters, one per key column.
 pub fn bind_key(stmt: &mut Stmt, table: &Table, key: &[u8]) -> Result<()> {
-    for (i, column) in decode_key(table, key)?.iter().enumerate() {
-        stmt.bind_value(i + 1, column.value())?;
+    for (i, column) in key::columns(key, table.info.keys.len()).enumerate() {
+        stmt.bind_value(i + 1, column.map_err(|e| corrupt("a key", e))?.value())?;
     }
     Ok(())
-}
-
-/// The columns of an internal key.
-pub fn decode_key<'k>(table: &Table, key: &'k [u8]) -> Result<Vec<Encoded<'k>>> {
-    key::decode(key, table.info.keys.len()).map_err(|e| corrupt("a key", e))
 }
 
 impl Session {

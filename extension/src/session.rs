@@ -4,12 +4,14 @@
 //! finalized when SQLite disconnects the keeper, which it does before it looks for open statements at close.
 
 use crate::catalog::{Catalog, Table};
+use crate::cell_statements::CellStatements;
+use crate::changes::LastKey;
 use crate::journal::Journal;
 use crate::keeper::KEEPER;
 use crate::log::Tail;
 use crate::meta::Meta;
 use crate::plain::PlainTables;
-use crate::sqlite::{Db, Error, Result, Stmt};
+use crate::sqlite::{Db, Error, Result, Stmt, ValueRef};
 use crate::touched::TouchedTables;
 use crate::tx::TxState;
 use crate::waiting::WaitingList;
@@ -123,6 +125,7 @@ pub struct Session {
     hot: [Cell<Option<Stmt>>; Hot::ALL],
     /// Statements over a varying set of columns.
     column_statements: RefCell<HashMap<ColumnsKey, Stmt, BuildHasherDefault<QuickHasher>>>,
+    cell_statements: RefCell<CellStatements>,
     pinned: Cell<bool>,
     pub(crate) meta: RefCell<Option<Rc<Meta>>>,
     pub(crate) catalog: RefCell<Catalog>,
@@ -151,6 +154,8 @@ pub struct Session {
     pub(crate) spare_fresh: Cell<Fresh>,
     /// What a log writer uses again.
     pub(crate) spare_chunk: Cell<ChunkWriter>,
+    /// The key of the cell that was merged last.
+    pub(crate) last_key: Cell<Option<LastKey>>,
 }
 
 /// What a commit of this connection left behind.
@@ -173,6 +178,8 @@ pub struct MergingRow {
     pub key: Vec<u8>,
     /// Touches seen on it: more than the merge's own statement makes means that a user's trigger wrote it too.
     pub touches: u32,
+    /// The key of a touch, to be compared.
+    pub other: Vec<u8>,
 }
 
 /// A cached statement on loan; it is reset and given back when dropped.
@@ -186,6 +193,8 @@ enum CacheKey {
     Plain(Sql, u32),
     Hot(Hot),
     Columns(u32, bool, Vec<usize>),
+    /// Table, whether it is an insert, position of the one column.
+    Cell(u32, bool, usize),
 }
 
 /// Column statements kept per connection; above it the cache starts anew.
@@ -202,6 +211,7 @@ impl Session {
             statements: RefCell::default(),
             hot: Default::default(),
             column_statements: RefCell::default(),
+            cell_statements: RefCell::default(),
             pinned: Cell::new(false),
             meta: RefCell::new(None),
             catalog: RefCell::default(),
@@ -218,6 +228,7 @@ impl Session {
             spare_tables: Cell::default(),
             spare_fresh: Cell::default(),
             spare_chunk: Cell::default(),
+            last_key: Cell::default(),
         }
     }
 
@@ -261,20 +272,29 @@ impl Session {
         Ok(Cached { session: self, key: CacheKey::Plain(kind, table), stmt: Some(stmt) })
     }
 
-    /// `INSERT` or `UPDATE` of some columns of a table.
-    pub fn of_columns(&self, table: &Table, insert: bool, columns: &[usize]) -> Result<Cached<'_>> {
-        let key = (table.info.id, insert, columns.to_vec());
+    /// `INSERT` or `UPDATE` of some cells of a row, each with its column's position.
+    pub fn of_cells(&self, table: &Table, insert: bool, cells: &[(usize, ValueRef<'_>)]) -> Result<Cached<'_>> {
+        if let [(position, _)] = cells {
+            return self.of_cell(table, insert, *position);
+        }
+        self.of_columns(table, insert, cells.iter().map(|c| c.0).collect())
+    }
+
+    fn of_cell(&self, table: &Table, insert: bool, position: usize) -> Result<Cached<'_>> {
+        let found = self.cell_statements.borrow_mut().take(table.info.id, insert, position);
+        let stmt = match found {
+            Some(stmt) => stmt,
+            None => self.prepare(&write_row(table, insert, &[position]))?,
+        };
+        Ok(Cached { session: self, key: CacheKey::Cell(table.info.id, insert, position), stmt: Some(stmt) })
+    }
+
+    fn of_columns(&self, table: &Table, insert: bool, columns: Vec<usize>) -> Result<Cached<'_>> {
+        let key = (table.info.id, insert, columns);
         let found = self.column_statements.borrow_mut().remove(&key);
         let stmt = match found {
             Some(stmt) => stmt,
-            None => {
-                let sql = if insert {
-                    crate::sqlgen::insert_row(&table.info, columns)
-                } else {
-                    crate::sqlgen::update_row(&table.info, columns)
-                };
-                self.prepare(&sql)?
-            }
+            None => self.prepare(&write_row(table, insert, &key.2))?,
         };
         Ok(Cached { session: self, key: CacheKey::Columns(key.0, key.1, key.2), stmt: Some(stmt) })
     }
@@ -296,12 +316,14 @@ impl Session {
         self.statements.borrow_mut().clear();
         self.hot.iter().for_each(|stmt| stmt.set(None));
         self.column_statements.borrow_mut().clear();
+        self.cell_statements.borrow_mut().clear();
     }
 
     /// Forgets what depends on the schema.
     pub fn forget_schema(&self) {
         self.statements.borrow_mut().retain(|(_, table), _| *table == 0);
         self.column_statements.borrow_mut().clear();
+        self.cell_statements.borrow_mut().clear();
     }
 
     /// One integer out of a fixed statement without parameters.
@@ -359,6 +381,11 @@ impl Session {
     }
 }
 
+fn write_row(table: &Table, insert: bool, columns: &[usize]) -> String {
+    let write = if insert { crate::sqlgen::insert_row } else { crate::sqlgen::update_row };
+    write(&table.info, columns)
+}
+
 impl Deref for Cached<'_> {
     type Target = Stmt;
     fn deref(&self) -> &Stmt {
@@ -396,6 +423,9 @@ impl Drop for Cached<'_> {
                     map.clear();
                 }
                 map.insert((*table, *insert, std::mem::take(columns)), stmt);
+            }
+            CacheKey::Cell(table, insert, position) => {
+                self.session.cell_statements.borrow_mut().give(*table, *insert, *position, stmt);
             }
         }
     }

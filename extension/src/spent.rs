@@ -55,9 +55,20 @@ impl Spent {
             .filter(|(old, new)| old != new)
             .filter_map(|(old, _)| old.as_ref())
             .for_each(|s| add(None, s));
+        self.limit(dot.version, next_seq);
+    }
+
+    /// As [`Spent::note`] where only one cell was replaced, that had this stamp, which is one of the transaction's dot.
+    pub fn note_cell(&mut self, row: (u32, &[u8]), column: u32, before: &Stamp, next_seq: u64) {
+        let (table, key) = row;
+        self.writes.insert((before.version, table, Some(column), before.seq, key.to_vec()));
+        self.limit(before.version, next_seq);
+    }
+
+    fn limit(&mut self, version: u64, next_seq: u64) {
         if self.writes.len() > MAX {
             self.writes.clear();
-            self.below = Some((dot.version, next_seq));
+            self.below = Some((version, next_seq));
         }
     }
 

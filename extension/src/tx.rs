@@ -1,7 +1,6 @@
 //! What is known of the open write transaction besides its touches.
 
 use crate::log::{OpenRecord, Tail};
-use starling_crdt::log_chunk::{Kind, TableRef};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -60,7 +59,7 @@ pub struct TxState {
     /// A BEFORE trigger told that the row with this key stands in an insert's way.
     pub overwritten: Vec<(u32, Vec<u8>)>,
     /// Entries of nine-value inserts that wait to be logged under the local record.
-    pub nine: Vec<NineEntry>,
+    pub nine: crate::nine::NineEntries,
     /// Seqs of the local dot that were used by what it has superseded itself.
     pub spent: crate::spent::Spent,
     /// The row clocks of a small transaction that is being flushed; they stay young if they can.
@@ -133,12 +132,12 @@ impl TxState {
         reset(taken);
         reset(twins);
         reset(overwritten);
-        reset(nine);
         reset(windows);
         reset(saved);
         if !odd.is_empty() {
             odd.clear();
         }
+        *nine = crate::nine::NineEntries::default();
         spent.clear();
         backlog.clear();
         if scratch.capacity() > SCRATCH_KEPT {
@@ -195,21 +194,6 @@ impl TxState {
         self.merge_checked = false;
         self.inbox_checked = false;
     }
-}
-
-/// An entry that a nine-value insert made.
-#[derive(Clone, Debug)]
-pub struct NineEntry {
-    /// Its table.
-    pub table: TableRef,
-    /// Its key, internal form.
-    pub key: Vec<u8>,
-    /// What it says.
-    pub kind: Kind,
-    /// Its seq, as given.
-    pub seq: u64,
-    /// The column it names.
-    pub columns: Vec<u32>,
 }
 
 /// How far a changeset of several parts has been merged in this transaction.

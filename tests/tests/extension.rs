@@ -28,6 +28,10 @@ mod laws;
 mod mixed;
 #[path = "extension/mixed_laws.rs"]
 mod mixed_laws;
+#[path = "extension/nine_between.rs"]
+mod nine_between;
+#[path = "extension/nine_laws.rs"]
+mod nine_laws;
 #[path = "extension/nine_values.rs"]
 mod nine_values;
 #[path = "extension/pending.rs"]

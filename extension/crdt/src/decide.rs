@@ -102,6 +102,22 @@ pub fn decide(
     }
 }
 
+/// Whether a cell of such a version takes the place of the row's own and does nothing else: the row is there, in the same
+/// lifetime, and its cell is older. [`decide`] would say the same of a born entry with that cell alone; here nothing is copied.
+#[must_use]
+pub fn overwrites(local: &RowClock, cl: u64, column: u32, version: u64) -> bool {
+    local.cl == cl && local.is_alive() && local.born && version > local.version_of(column)
+}
+
+/// The clock of a row that never existed here, of which one cell has come, in its first lifetime: as [`decide`] would have it.
+/// There is room for so many cells.
+#[must_use]
+pub fn first_of_row(cell: &IncomingCell<'_>, room: usize) -> RowClock {
+    let mut cells = Vec::with_capacity(room);
+    cells.push(CellClock { column: cell.column, version: cell.version, stamp: cell.stamp });
+    RowClock { cl: 1, born: true, cells, ..RowClock::default() }
+}
+
 /// Absent cells of a row that never existed here: no log entry would name the row, so it must not come to be by them.
 fn says_nothing(incoming: &Incoming<'_>) -> bool {
     let only_cells = matches!(incoming.kind, IncomingKind::Cells { life: None, .. }) && incoming.cl == 1;
@@ -232,5 +248,57 @@ fn wins(local: &RowClock, values: &impl LocalValues, cell: &IncomingCell<'_>, me
                 merge_equal && values.author_is_larger(&cell.stamp, local.cell(cell.column).map(|c| &c.stamp))
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row_clock::tests::{any_clock, any_stamp};
+    use proptest::prelude::*;
+
+    /// A row all of whose cells hold NULL.
+    struct Nulls;
+
+    impl LocalValues for Nulls {
+        fn value(&self, _: u32) -> ValueRef<'_> {
+            ValueRef::Null
+        }
+        fn author_is_larger(&self, _: &Stamp, _: Option<&Stamp>) -> bool {
+            false
+        }
+    }
+
+    fn decide_cell(local: Option<&RowClock>, cl: u64, cell: IncomingCell<'_>) -> Option<Decision> {
+        let kind = IncomingKind::Cells { born: true, life: None };
+        decide(local, &Nulls, &Incoming { cl, kind, cells: alloc::vec![cell] }, &[0, 1, 2, 3], false)
+    }
+
+    proptest! {
+        #[test]
+        fn a_cell_that_overwrites_is_listed_and_that_is_all(
+            local in any_clock(), cl in 0u64..3, column in 0u32..9, version in 0u64..12, stamp in any_stamp(),
+        ) {
+            let cl = 2 * cl + 1;
+            let cell = IncomingCell { column, version, stamp, value: ValueRef::Integer(1) };
+            if overwrites(&local, cl, column, version) {
+                let mut clock = local.clone();
+                clock.set(CellClock { column, version, stamp });
+                let expected = Decision {
+                    clock, won: alloc::vec![0], new_lifetime: false, life_won: false, sentinel: None, adopt_base: false,
+                };
+                prop_assert_eq!(decide_cell(Some(&local), cl, cell), Some(expected));
+            }
+        }
+
+        #[test]
+        fn the_first_cell_of_a_row_makes_its_clock(column in 0u32..9, version in 1u64..12, stamp in any_stamp()) {
+            let cell = IncomingCell { column, version, stamp, value: ValueRef::Integer(1) };
+            let clock = first_of_row(&cell, 3);
+            let expected = Decision {
+                clock, won: alloc::vec![0], new_lifetime: true, life_won: false, sentinel: None, adopt_base: false,
+            };
+            prop_assert_eq!(decide_cell(None, 1, cell), Some(expected));
+        }
     }
 }

@@ -28,6 +28,38 @@ pub fn decode(bytes: &[u8], n: usize) -> Result<Vec<Encoded<'_>>, DecodeError> {
     Ok(out)
 }
 
+/// The columns of an internal key, one after the other: as [`decode`], without a place for all of them.
+#[derive(Clone, Debug)]
+pub struct Columns<'a> {
+    reader: Reader<'a>,
+    left: usize,
+    ended: bool,
+}
+
+/// Reads an internal key of `n` columns. Bytes behind the last one are an error that follows it.
+#[must_use]
+pub const fn columns(bytes: &[u8], n: usize) -> Columns<'_> {
+    Columns { reader: Reader::new(bytes), left: n, ended: false }
+}
+
+impl<'a> Iterator for Columns<'a> {
+    type Item = Result<Encoded<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let Some(left) = self.left.checked_sub(1) else {
+            self.ended = true;
+            return self.reader.finish("key").err().map(Err);
+        };
+        self.left = left;
+        let column = ValueRef::decode(&mut self.reader);
+        self.ended = column.is_err();
+        Some(column)
+    }
+}
+
 const PACK_INTEGER: u8 = 1;
 const PACK_REAL: u8 = 2;
 const PACK_TEXT: u8 = 3;
@@ -160,6 +192,12 @@ mod tests {
             let back = decode(&out, values.len()).unwrap();
             let back: Vec<Value> = back.iter().map(|c| c.value().to_owned()).collect();
             prop_assert_eq!(back, values);
+        }
+
+        #[test]
+        fn columns_one_by_one_are_those_of_the_whole_key(bytes: Vec<u8>, n in 0usize..5) {
+            let one_by_one: Result<Vec<_>, _> = columns(&bytes, n).collect();
+            prop_assert_eq!(one_by_one, decode(&bytes, n));
         }
 
         #[test]

@@ -324,7 +324,7 @@ pub(crate) mod tests {
             .prop_map(|(origin, version, seq, author)| Stamp { origin, version, seq, author })
     }
 
-    fn any_clock() -> impl Strategy<Value = RowClock> {
+    pub(crate) fn any_clock() -> impl Strategy<Value = RowClock> {
         let cells = proptest::collection::btree_map(0u32..200, (0u64..9, any_stamp()), 0..8);
         (
             0u64..5,

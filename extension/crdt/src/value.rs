@@ -170,13 +170,24 @@ pub struct UuidText(pub [u8; 36]);
 
 impl UuidText {
     fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = bytes;
+        let digits = |bytes| digits_of(u32::from_be_bytes(bytes)).to_be_bytes();
+        let a = digits([a0, a1, a2, a3]);
+        let [b @ .., e0, e1, e2, e3] = digits([b0, b1, b2, b3]);
+        let [c @ .., f0, f1, f2, f3] = digits([c0, c1, c2, c3]);
+        let d = digits([d0, d1, d2, d3]);
         let mut text = [b'-'; 36];
-        let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
-        for (byte, place) in bytes.iter().zip(UUID_PLACES) {
-            if let Some([high, low]) = text.get_mut(place..place + 2) {
-                (*high, *low) = (digit(byte >> 4), digit(byte & 15));
+        let mut put = |place: usize, run: &[u8]| {
+            if let Some(slot) = text.get_mut(place..place + run.len()) {
+                slot.copy_from_slice(run);
             }
-        }
+        };
+        put(0, &a);
+        put(9, &b);
+        put(14, &[e0, e1, e2, e3]);
+        put(19, &c);
+        put(24, &[f0, f1, f2, f3]);
+        put(28, &d);
         Self(text)
     }
 }
@@ -258,11 +269,6 @@ fn encode_run(long_tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Where the two digits of each byte stand in a UUID's text.
-const UUID_PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
 /// The 16 bytes of a canonical lower-case UUID text, else `None`. Every key passes here, so eight digits are read at once.
 fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {
     let text: &[u8; 36] = text.try_into().ok()?;
@@ -285,9 +291,21 @@ fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {
     Some(out)
 }
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Eight lower-case hexadecimal digits, the first one in the highest byte. Every key of that form passes here on its way to the
+/// table, so they are made at once.
+const fn digits_of(value: u32) -> u64 {
+    let fours = (value as u64 | (value as u64) << 16) & 0x0000_ffff_0000_ffff;
+    let pairs = (fours | fours << 8) & 0x00ff_00ff_00ff_00ff;
+    let values = (pairs | pairs << 4) & (0x0f * ONES);
+    // A letter is what carries into bit 4 when 6 is added; it stands 39 places behind what follows the digits.
+    let letters = (values + 6 * ONES) >> 4 & ONES;
+    values + b'0' as u64 * ONES + 39 * letters
+}
+
 /// The value of eight lower-case hexadecimal digits, the first one in the highest byte.
 const fn eight_digits(text: u64) -> Option<u32> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
     // A letter has bit 6, and its low half counts from 1.
     let values = (text & (0x0f * ONES)) + 9 * (text >> 6 & ONES);
     let letters = (values + 6 * ONES) >> 4 & ONES;
@@ -373,12 +391,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_uuid_is_written_as_the_library_writes_numbers() {
+        let mut x = 1u32;
+        for _ in 0..100_000 {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            let text = digits_of(x).to_be_bytes();
+            assert_eq!(core::str::from_utf8(&text).unwrap(), alloc::format!("{x:08x}"));
+            assert_eq!(eight_digits(u64::from_be_bytes(text)), Some(x));
+        }
+        let bytes = [1, 0x89, 0x0a, 0x5d, 0xac, 0x96, 0x77, 0x4b, 0xbc, 0xce, 0xb3, 2, 9, 0x9a, 0x80, 0x57];
+        assert_eq!(&UuidText::from_bytes(bytes).0, b"01890a5d-ac96-774b-bcce-b302099a8057");
+    }
+
+    #[test]
     fn eight_digits_are_the_lower_case_ones_and_nothing_else() {
         for place in 0..8 {
             for ch in 0..=255u8 {
                 let mut text = *b"0a9f1e5c";
                 text[place] = ch;
-                let plain = core::str::from_utf8(&text).ok().filter(|t| t.bytes().all(|b| HEX.contains(&b)));
+                let plain =
+                    core::str::from_utf8(&text).ok().filter(|t| t.bytes().all(|b| b"0123456789abcdef".contains(&b)));
                 let expected = plain.and_then(|t| u32::from_str_radix(t, 16).ok());
                 assert_eq!(eight_digits(u64::from_be_bytes(text)), expected, "{ch} at {place}");
             }

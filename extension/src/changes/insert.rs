@@ -1,19 +1,22 @@
 //! `INSERT INTO crsql_changes VALUES (…)`: one cell from elsewhere, without a dot that the cluster knows (X9).
 
 use super::column;
-use crate::affinity::canonical_key;
+use super::last_key::{internal, LastKey};
 use crate::affinity::whole_number;
+use crate::apply::MergedEntry;
 use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
+use crate::log::OpenRecord;
+use crate::merge_cell::CellMerge;
+use crate::nine::NineEntry;
 use crate::session::Session;
 use crate::sqlite::{codes, Args, Error, Result, ValueRef};
-use crate::tx::NineEntry;
 use starling_crdt::changeset::{self, DotHeader, Header, PartWriter};
 use starling_crdt::decide::{Incoming, IncomingCell, IncomingKind};
 use starling_crdt::ids::{MAX_COUNTER, MAX_JUMP, MAX_SEQ, MAX_VERSION};
+use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::Stamp;
 use starling_crdt::{key, Dot, Origin, SiteId, Value};
-use std::rc::Rc;
 
 /// Entries that wait before they are logged.
 const NINE_MAX: usize = 8 * 1024;
@@ -40,13 +43,9 @@ impl<'a> Nine<'a> {
             ValueRef::Text(t) => std::str::from_utf8(t).map_err(|_| refuse(&format!("{name} is not UTF-8"))),
             _ => Err(refuse(&format!("{name} must be text"))),
         };
-        let number = |i, name: &str, max: u64| match whole_number(values.get(i)) {
-            Some(v) => match u64::try_from(v) {
-                Ok(v) if v <= max => Ok(v),
-                Ok(_) => Err(refuse(&format!("{name} {v} is above its limit {max}"))),
-                Err(_) => Err(refuse(&format!("{name} {v} is negative"))),
-            },
-            None => Err(refuse(&format!("{name} must be an integer"))),
+        let number = |i, name: &str, max: u64| match values.get(i) {
+            ValueRef::Integer(v) if u64::try_from(v).is_ok_and(|v| v <= max) => Ok(v.cast_unsigned()),
+            other => odd_number(other, name, max),
         };
         let site = match values.get(column::SITE_ID) {
             ValueRef::Null => None,
@@ -73,6 +72,24 @@ impl<'a> Nine<'a> {
             seq: number(column::SEQ, "seq", MAX_SEQ)?,
         })
     }
+
+    /// The columns of its key.
+    fn columns(&self) -> Result<Vec<ValueRef<'a>>> {
+        key::unpack(self.pk).map_err(|e| refuse(&format!("pk is malformed: {e}")))
+    }
+}
+
+/// A number that was not given as an integer, or is none of those that may be given.
+#[cold]
+fn odd_number(value: ValueRef<'_>, name: &str, max: u64) -> Result<u64> {
+    match whole_number(value) {
+        Some(v) => match u64::try_from(v) {
+            Ok(v) if v <= max => Ok(v),
+            Ok(_) => Err(refuse(&format!("{name} {v} is above its limit {max}"))),
+            Err(_) => Err(refuse(&format!("{name} {v} is negative"))),
+        },
+        None => Err(refuse(&format!("{name} must be an integer"))),
+    }
 }
 
 /// Merges one row of nine values.
@@ -81,15 +98,18 @@ impl<'a> Nine<'a> {
 /// Says which value is wrong; nothing is merged then.
 pub fn insert(session: &Session, values: &Args<'_>) -> Result<()> {
     let nine = Nine::read(values)?;
-    let columns = key::unpack(nine.pk).map_err(|e| refuse(&format!("pk is malformed: {e}")))?;
+    let last = session.last_key.take();
+    let unpacked = last.as_ref().is_some_and(|last| last.unpacks(nine.pk));
+    let columns = if unpacked { None } else { Some(nine.columns()?) };
     session.ensure_schema()?;
     let rowid = session.db.last_insert_rowid();
-    let result = merge(session, &nine, &columns);
+    let result = merge(session, &nine, last, columns);
     session.db.set_last_insert_rowid(rowid);
     result
 }
 
-fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result<()> {
+/// `columns` are its key's; none if that is the key of the cell before.
+fn merge(session: &Session, nine: &Nine<'_>, last: Option<LastKey>, columns: Option<Vec<ValueRef<'_>>>) -> Result<()> {
     session.join_transaction()?;
     if !session.tx.borrow().merge_checked {
         session.refresh()?;
@@ -100,62 +120,79 @@ fn merge(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>]) -> Result
     if !session.journal.borrow().is_empty() {
         session.flush()?;
     }
-    let mut bytes = Vec::with_capacity(nine.pk.len());
-    key::encode(columns.iter().copied(), &mut bytes);
-    let known = session.table_meant(nine.table)?.filter(|t| t.info.keys.len() == columns.len());
-    let Some(table) = known else { return aside(session, nine, &bytes, columns.len(), NO_TABLE) };
-    let key = match canonical_key(session, &table, &bytes)? {
-        Ok(key) => key,
-        Err(why) => return aside(session, nine, &bytes, columns.len(), &why),
+    let table = session.table_meant(nine.table)?;
+    let (table, key) = match (table, last) {
+        (Some(table), Some(last)) if columns.is_none() && last.is_in(&table) => (table, last),
+        (table, last) => {
+            let columns = columns.map_or_else(|| nine.columns(), Ok)?;
+            let Some(table) = table.filter(|t| t.info.keys.len() == columns.len()) else {
+                return aside(session, nine, &columns, NO_TABLE);
+            };
+            match LastKey::find(session, &table, (nine.pk, &columns), last)? {
+                Ok(key) => (table, key),
+                Err(why) => return aside(session, nine, &columns, &why),
+            }
+        }
     };
+    let merged = merge_into(session, nine, &table, &key.key);
+    session.last_key.set(Some(key));
+    merged
+}
+
+fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, key: &[u8]) -> Result<()> {
     let tombstone = nine.cl.is_multiple_of(2);
     let sentinel = nine.cid == "-1";
-    let position = if sentinel || tombstone { None } else { session.column_meant(&table, nine.cid)? };
+    let position = if sentinel || tombstone { None } else { session.column_meant(table, nine.cid)? };
     if position.is_none() && !sentinel && !tombstone {
-        return aside(session, nine, &bytes, columns.len(), NO_COLUMN);
+        return aside(session, nine, &nine.columns()?, NO_COLUMN);
     }
     raise_version(session, nine.db_version)?;
-    if sentinel && nine.cl == 1 && is_there(session, &table, &key)? {
+    if sentinel && nine.cl == 1 && is_there(session, table, key)? {
         // It says that the row is there.
         return Ok(());
     }
     let mut stamp = local_stamp(session, nine)?;
-    stamp.seq = free_seq(session, (&table, &key), (position, nine.cl), &stamp)?;
-    let value = match position.and_then(|p| table.info.columns.get(p)) {
-        Some(column) => session.stored_as(nine.value, column.affinity)?,
-        None => Value::Null,
+    let column = position.and_then(|p| Some((p, table.info.columns.get(p)?)));
+    stamp.seq = free_seq(session, (table, key), (column.map(|(_, c)| c.id), nine.cl), &stamp)?;
+    let Some((position, column)) = column else {
+        let born = IncomingKind::Cells { born: true, life: Some(stamp) };
+        let kind = if tombstone { IncomingKind::Tombstone { life: stamp } } else { born };
+        let applied = session.merge_row(table, key, &Incoming { cl: nine.cl, kind, cells: Vec::new() }, true)?;
+        return log_all(session, table, key, &applied.entries);
     };
-    let cell = position.and_then(|p| table.info.columns.get(p));
-    let kind = match (tombstone, sentinel) {
-        (true, _) => IncomingKind::Tombstone { life: stamp },
-        (false, true) => IncomingKind::Cells { born: true, life: Some(stamp) },
-        (false, false) => IncomingKind::Cells { born: true, life: None },
-    };
-    let cells: Vec<IncomingCell<'_>> = cell
-        .iter()
-        .map(|c| IncomingCell { column: c.id, version: nine.col_version, stamp, value: value.as_ref() })
-        .collect();
-    log_merge(session, &table, &key, &Incoming { cl: nine.cl, kind, cells })
+    let converted = session.converted(nine.value, column.affinity)?;
+    let value = converted.as_ref().map_or(nine.value, Value::as_ref);
+    let cell = IncomingCell { column: column.id, version: nine.col_version, stamp, value };
+    match session.merge_cell(&CellMerge { table, key, cl: nine.cl, position, cell })? {
+        Some(entries) => log_all(session, table, key, &entries),
+        None => log(session, table, key, [(Kind::Mask, stamp.seq, &[column.id][..])].into_iter()),
+    }
 }
 
-fn log_merge(session: &Session, table: &Rc<Table>, key: &[u8], incoming: &Incoming<'_>) -> Result<()> {
-    let applied = session.merge_row(table, key, incoming, true)?;
-    if applied.entries.is_empty() {
+fn log_all(session: &Session, table: &Table, key: &[u8], entries: &[MergedEntry]) -> Result<()> {
+    log(session, table, key, entries.iter().map(|e| (e.kind, e.stamp.seq, e.columns.as_slice())))
+}
+
+/// Entries of a row wait to be logged: what they say, their seqs, the columns that they name.
+fn log<'e>(
+    session: &Session,
+    table: &Table,
+    key: &[u8],
+    entries: impl ExactSizeIterator<Item = (Kind, u64, &'e [u32])>,
+) -> Result<()> {
+    if entries.len() == 0 {
         return Ok(());
     }
-    let record = session.open_local()?;
+    let opened = if open_stamp(session).is_some() { None } else { Some(session.open_local()?) };
     let full = {
         let mut tx = session.tx_mut();
-        tx.local = Some(record);
+        tx.local = opened.or(tx.local);
         // A cell that begins a lifetime brings its '-1' row along.
-        tx.rows_impacted += applied.entries.len() as i64;
-        tx.nine.extend(applied.entries.into_iter().map(|e| NineEntry {
-            table: table.info.log_ref(),
-            key: key.to_vec(),
-            kind: e.kind,
-            seq: e.stamp.seq,
-            columns: e.columns,
-        }));
+        tx.rows_impacted += entries.len() as i64;
+        let table = table.info.log_ref();
+        for (kind, seq, columns) in entries {
+            tx.nine.push(&NineEntry { table, key, kind, seq, columns });
+        }
         tx.nine.len() >= NINE_MAX
     };
     if full {
@@ -182,18 +219,23 @@ fn raise_version(session: &Session, db_version: u64) -> Result<()> {
 }
 
 fn local_stamp(session: &Session, nine: &Nine<'_>) -> Result<Stamp> {
-    let open = session.tx.borrow().local;
-    let record = match open {
-        Some(record) if record.db_version >= session.tx.borrow().requested => record,
-        _ => session.open_local()?,
+    let dot = match open_stamp(session) {
+        Some(dot) => dot,
+        // Until something is logged under it, the record is only a number.
+        None => session.open_local()?.stamp(),
     };
     let meta = session.meta()?;
     let author = match nine.site {
         Some(site) if site != meta.site => session.site_row(&site)?,
         _ => 0,
     };
-    // Until something is logged under it, the record is only a number.
-    Ok(Stamp { seq: nine.seq, author, ..record.stamp() })
+    Ok(Stamp { seq: nine.seq, author, ..dot })
+}
+
+/// The dot of the local record that is open, if it may be gone on with.
+fn open_stamp(session: &Session) -> Option<Stamp> {
+    let tx = session.tx.borrow();
+    tx.local.as_ref().filter(|record| record.db_version >= tx.requested).map(OpenRecord::stamp)
 }
 
 /// Whether a row in its first lifetime is there, so that word of its existence is none.
@@ -205,18 +247,12 @@ fn is_there(session: &Session, table: &Table, key: &[u8]) -> Result<bool> {
 /// The given seq, or a fresh one where this very cell, or the row's life, has been written at it under the same dot: by two
 /// sites that both wrote the cell first in their transactions, say, merged in one of ours. An entry is told to be live
 /// by dot and seq alone, so one that is superseded must not be mistaken for the one that supersedes it.
-fn free_seq(
-    session: &Session,
-    row: (&Table, &[u8]),
-    (position, cl): (Option<usize>, u64),
-    stamp: &Stamp,
-) -> Result<u64> {
+fn free_seq(session: &Session, row: (&Table, &[u8]), (column, cl): (Option<u32>, u64), stamp: &Stamp) -> Result<u64> {
     if stamp.seq >= session.journal.borrow().next_seq() {
         session.journal.borrow_mut().pass_seq(stamp.seq);
         return Ok(stamp.seq);
     }
     let (table, key) = row;
-    let column = position.and_then(|p| table.info.columns.get(p)).map(|c| c.id);
     let taken = |s: &Stamp| (s.origin, s.version, s.seq) == (stamp.origin, stamp.version, stamp.seq);
     let clock = session.get_clock(table, key)?;
     // A cell of a later lifetime than the row's begins it, with an entry for its life at the same seq.
@@ -232,7 +268,8 @@ fn free_seq(
 }
 
 /// Keeps the cell for the day when its table or column is there, as a changeset of its author.
-fn aside(session: &Session, nine: &Nine<'_>, key: &[u8], key_columns: usize, why: &str) -> Result<()> {
+fn aside(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>], why: &str) -> Result<()> {
+    let key = internal(columns, nine.pk.len());
     let site = nine.site.unwrap_or(session.meta()?.site);
     let dot = Dot { origin: Origin { site, epoch: 0 }, version: nine.db_version.max(1) };
     let header = Header {
@@ -245,11 +282,11 @@ fn aside(session: &Session, nine: &Nine<'_>, key: &[u8], key_columns: usize, why
     let mut part = PartWriter::new(&header);
     let stamp = changeset::Stamp { dot: 0, author: None, seq: nine.seq };
     let names = if nine.cid == "-1" { Vec::new() } else { vec![nine.cid] };
-    let table = part.table(nine.table, key_columns, names.iter().copied());
+    let table = part.table(nine.table, columns.len(), names.iter().copied());
     if nine.cl.is_multiple_of(2) {
-        part.tombstone(table, key, nine.cl.max(2), stamp);
+        part.tombstone(table, &key, nine.cl.max(2), stamp);
     } else {
-        part.cells(table, key, nine.cl, true, names.is_empty().then_some(stamp), names.len());
+        part.cells(table, &key, nine.cl, true, names.is_empty().then_some(stamp), names.len());
         if !names.is_empty() {
             part.cell(0, nine.col_version, stamp, nine.value);
         }

@@ -2,11 +2,13 @@
 
 mod cursor;
 mod insert;
+mod last_key;
 mod plan;
 
 use crate::session::Shared;
 use crate::sqlite::{Change, Db, Error, IndexInfo, Result, VTab};
 use cursor::ChangesCursor;
+pub use last_key::LastKey;
 
 /// The table.
 pub struct ChangesTable {

@@ -17,6 +17,9 @@ pub(super) const TEXT: c_int = ffi::SQLITE_TEXT as c_int;
 pub(super) const BLOB: c_int = ffi::SQLITE_BLOB as c_int;
 pub(super) const UTF8: c_int = ffi::SQLITE_UTF8 as c_int;
 
+/// The SQLite that has `sqlite3_value_encoding`.
+const VERSION_VALUE_ENCODING: i32 = 3_040_000;
+
 pub use starling_crdt::ValueRef;
 
 /// What the statement around an xUpdate asks to be done about a conflict (`INSERT OR REPLACE`, …), also from within its triggers.
@@ -85,10 +88,7 @@ impl<'a> Args<'a> {
             match call!(self.api, value_type(value)) {
                 INTEGER => ValueRef::Integer(call!(self.api, value_int64(value))),
                 FLOAT => ValueRef::Real(call!(self.api, value_double(value))),
-                TEXT => {
-                    let text = call!(self.api, value_text(value));
-                    ValueRef::Text(bytes(text.cast(), call!(self.api, value_bytes(value))))
-                }
+                TEXT => ValueRef::Text(text(self.api, value)),
                 BLOB => {
                     let blob = call!(self.api, value_blob(value));
                     ValueRef::Blob(bytes(blob, call!(self.api, value_bytes(value))))
@@ -141,6 +141,25 @@ impl<'a> Args<'a> {
             ffi::SQLITE_REPLACE => Conflict::Replace,
             _ => Conflict::Abort,
         }
+    }
+}
+
+/// The bytes of a text. What SQLite calls its text ends in a NUL, for which most texts must be copied first; the same bytes asked for
+/// as a blob are those that are there, where they are UTF-8. (Asking so leaves it a text: SQLite only notes that it may be read so.)
+///
+/// # Safety
+/// `value` is a valid value of type TEXT, which stays unchanged for `'a`.
+#[inline]
+unsafe fn text<'a>(api: Api, value: *mut sqlite3_value) -> &'a [u8] {
+    // SAFETY: the caller's promise; the version says that the table reaches as far as `value_encoding`. The length is asked for after the
+    // pointer, as SQLite wants it.
+    unsafe {
+        let encoding = if api.version() >= VERSION_VALUE_ENCODING { (*api.routines()).value_encoding } else { None };
+        let start = match encoding {
+            Some(encoding) if encoding(value) == UTF8 => call!(api, value_blob(value)),
+            _ => call!(api, value_text(value)).cast(),
+        };
+        bytes(start, call!(api, value_bytes(value)))
     }
 }
 

@@ -16,17 +16,24 @@ use sqlite3ext_sys::{
     self as ffi, sqlite3, sqlite3_context, sqlite3_index_info, sqlite3_int64, sqlite3_module, sqlite3_value,
     sqlite3_vtab, sqlite3_vtab_cursor,
 };
+use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 /// What SQLite holds of a table. SQLite itself writes to `head`, so a reference is only ever made to the other fields.
 #[repr(C)]
-struct Table<T> {
+struct Table<T: VTab> {
     head: sqlite3_vtab,
     db: Db,
     table: T,
+    /// Where a cursor was. A statement that tells a touch opens one for each row that it writes.
+    spare: Cell<Option<Room<T::Cursor>>>,
 }
+
+/// Memory for a cursor.
+type Room<C> = Box<MaybeUninit<Cursor<C>>>;
 
 /// What SQLite holds of a cursor.
 #[repr(C)]
@@ -123,7 +130,7 @@ unsafe fn fail(api: Api, vtab: *mut sqlite3_vtab, error: &Error) -> c_int {
 /// # Safety
 /// `vtab` is the head of a `Table<T>`, and stays so for `'a`.
 #[inline(always)]
-unsafe fn table_of<'a, T>(vtab: *mut sqlite3_vtab) -> (&'a T, Db) {
+unsafe fn table_of<'a, T: VTab>(vtab: *mut sqlite3_vtab) -> (&'a T, Db) {
     let whole = vtab.cast::<Table<T>>();
     // SAFETY: the caller's promise. Tables are only lent as `&`, so a nested callback may lend it again.
     unsafe { (&(*whole).table, (*whole).db) }
@@ -181,7 +188,7 @@ unsafe extern "C" fn connect<T: VTab>(
         let (declaration, table) = T::connect(db, aux)?;
         declare(db, &declaration, T::WRITABLE, T::RISK)?;
         let head = sqlite3_vtab { pModule: ptr::null(), nRef: 0, zErrMsg: ptr::null_mut() };
-        Ok(Box::into_raw(Box::new(Table { head, db, table })))
+        Ok(Box::into_raw(Box::new(Table { head, db, table, spare: Cell::new(None) })))
     });
     match connected {
         Ok(table) => {
@@ -273,15 +280,27 @@ unsafe extern "C" fn open<T: VTab>(vtab: *mut sqlite3_vtab, place: *mut *mut sql
         with_table::<T>(vtab, |table, _| {
             let cursor = table.open()?;
             let head = sqlite3_vtab_cursor { pVtab: vtab };
-            place.write(Box::into_raw(Box::new(Cursor { head, broken: false, cursor })).cast());
+            let mut room = (*vtab.cast::<Table<T>>()).spare.take().unwrap_or_else(Box::new_uninit);
+            room.write(Cursor { head, broken: false, cursor });
+            place.write(Box::into_raw(room).cast());
             Ok(())
         })
     }
 }
 
 unsafe extern "C" fn close<T: VTab>(cursor: *mut sqlite3_vtab_cursor) -> c_int {
-    // SAFETY: SQLite calls with a cursor of this module, for the last time.
-    unsafe { release_box(cursor.cast::<Cursor<T::Cursor>>()) };
+    let whole = cursor.cast::<Cursor<T::Cursor>>();
+    // SAFETY: SQLite calls with a cursor of this module, for the last time, and holds its table. What `open` wrote is dropped here and
+    // nowhere else; then its place, which is a box, is memory again.
+    unsafe {
+        let table = (*whole).head.pVtab.cast::<Table<T>>();
+        // There is nobody to tell; what matters is that a panic in a drop stays here.
+        let _ = guard(|| {
+            ptr::drop_in_place(whole);
+            Ok(())
+        });
+        (*table).spare.set(Some(Room::from_raw(whole.cast())));
+    }
     codes::OK
 }
 

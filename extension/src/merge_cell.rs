@@ -1,0 +1,121 @@
+//! Merging one cell. What most cells do needs neither a copy of the row's clock nor a look at the row: they come to a key that
+//! is free, or are newer than the cell that they find, which is mostly one of the row that was merged last.
+
+use crate::apply::{is_visible, MergedEntry};
+use crate::catalog::Table;
+use crate::session::Session;
+use crate::sqlite::Result;
+use starling_crdt::decide::{first_of_row, overwrites, Incoming, IncomingCell, IncomingKind};
+use starling_crdt::row_clock::{CellClock, RowClock};
+
+impl CellMerge<'_> {
+    fn listed(&self) -> CellClock {
+        CellClock { column: self.cell.column, version: self.cell.version, stamp: self.cell.stamp }
+    }
+
+    /// It takes the place of the one that a row in plain sight has.
+    fn overwrites(&self, clock: &RowClock) -> bool {
+        overwrites(clock, self.cl, self.cell.column, self.cell.version) && is_visible(self.table, clock)
+    }
+}
+
+/// Room for so many cells is made at once in a new row's clock.
+const ROOM: usize = 16;
+
+/// A cell, and where it belongs.
+#[derive(Clone, Copy)]
+pub struct CellMerge<'a> {
+    /// Its table.
+    pub table: &'a Table,
+    /// Its row's key, internal form.
+    pub key: &'a [u8],
+    /// Its row's causal length, which is odd.
+    pub cl: u64,
+    /// Its column's position.
+    pub position: usize,
+    /// It.
+    pub cell: IncomingCell<'a>,
+}
+
+impl Session {
+    /// Merges a cell whose row may be shown; returns what is to be logged, or none if that is a mask with this one column. Where
+    /// there is a short way, it comes to what [`Session::merge_row`] does.
+    pub fn merge_cell(&self, merge: &CellMerge<'_>) -> Result<Option<Vec<MergedEntry>>> {
+        if self.overwrites_newest(merge)? {
+            return self.overwrite(merge, None).map(|()| None);
+        }
+        let clock = match self.get_clock(merge.table, merge.key)? {
+            Some(clock) if merge.overwrites(&clock) => return self.overwrite(merge, Some(clock)).map(|()| None),
+            None if self.makes_the_row(merge)? => return Ok(None),
+            clock => clock,
+        };
+        let kind = IncomingKind::Cells { born: true, life: None };
+        let incoming = Incoming { cl: merge.cl, kind, cells: vec![merge.cell] };
+        self.merge_row_with(merge.table, merge.key, &incoming, clock).map(|applied| Some(applied.entries))
+    }
+
+    fn overwrites_newest(&self, merge: &CellMerge<'_>) -> Result<bool> {
+        let table = merge.table;
+        let overwrites = {
+            let tx = self.tx.borrow();
+            tx.backlog.newest_of(table.info.id, merge.key).is_some_and(|clock| merge.overwrites(clock))
+        };
+        // A clock that was written before a column came does not list it yet. And a user's trigger may merge on its own.
+        Ok(overwrites && table.history.births.is_empty() && !self.has_user_triggers(table)?)
+    }
+
+    /// `clock` is the row's; none if it is the one that was written last, and stays where it is.
+    fn overwrite(&self, merge: &CellMerge<'_>, clock: Option<RowClock>) -> Result<()> {
+        let (table, key, cell) = (merge.table, merge.key, &merge.cell);
+        self.update_cells(table, key, &[(merge.position, cell.value)])?;
+        let in_place = if clock.is_some() { None } else { self.set_in_newest(merge) };
+        let before = match in_place {
+            Some(before) => before,
+            None => {
+                // Or the write itself brought something about that put other clocks into their blocks.
+                let clock = clock.map_or_else(|| self.get_clock(table, key), |clock| Ok(Some(clock)))?;
+                let mut clock = clock.unwrap_or_else(|| table.pristine(key));
+                let before = clock.cell(cell.column).copied();
+                clock.set(merge.listed());
+                self.put_clock_later(table, key, clock, true)?;
+                before
+            }
+        };
+        let replaced = before.map(|before| before.stamp).filter(|before| *before != cell.stamp);
+        let dot = self.tx.borrow().local.map(|open| open.stamp());
+        if let (Some(replaced), Some(dot)) = (replaced, dot) {
+            if replaced.same_dot(&dot) {
+                let next_seq = self.journal.borrow().next_seq();
+                self.tx_mut().spent.note_cell((table.info.id, key), cell.column, &replaced, next_seq);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the cell in the clock that was written last, if that is its row's; answers what was listed there.
+    fn set_in_newest(&self, merge: &CellMerge<'_>) -> Option<Option<CellClock>> {
+        let mut tx = self.tx_mut();
+        let clock = tx.backlog.newest_of_mut(merge.table.info.id, merge.key)?;
+        let before = clock.cell(merge.cell.column).copied();
+        clock.set(merge.listed());
+        Some(before)
+    }
+
+    /// The cell of a row that nobody has heard of: its key is free, so that the row is inserted without a look for it. A cell in
+    /// its first version is most likely of that kind.
+    fn makes_the_row(&self, merge: &CellMerge<'_>) -> Result<bool> {
+        let (table, key, cell) = (merge.table, merge.key, &merge.cell);
+        // A BEFORE trigger tells of an insert that then does not happen.
+        let told_before = table.info.replaces_by_schema || self.has_user_triggers(table)?;
+        if merge.cl != 1 || cell.version != 1 || told_before {
+            return Ok(false);
+        }
+        // The others mostly follow.
+        let clock = first_of_row(cell, table.column_ids.len().min(ROOM));
+        if !is_visible(table, &clock) || !self.insert_if_free(table, key, (merge.position, cell.value))? {
+            return Ok(false);
+        }
+        self.put_clock_later(table, key, clock, false)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,151 @@
+//! What comes between two cells of one row that are merged in one transaction: the second one must know of it.
+
+use starling_tests::site::Site;
+
+const FOO: (&str, &str) = ("foo", "CREATE TABLE foo(k PRIMARY KEY NOT NULL, b CHECK(b <> 13), c)");
+const BAR: (&str, &str) = ("bar", "CREATE TABLE bar(k PRIMARY KEY NOT NULL, b, c)");
+
+/// A cell of the row with key 1.
+fn cell(table: &str, cid: &str, value: i64, col_version: i64, seq: i64) -> String {
+    format!(
+        "INSERT INTO crsql_changes VALUES('{table}', x'010901', '{cid}', {value}, {col_version}, 1, x'aa', 1, {seq});"
+    )
+}
+
+fn b(value: i64, col_version: i64, seq: i64) -> String {
+    cell("foo", "b", value, col_version, seq)
+}
+
+fn c(value: i64, col_version: i64, seq: i64) -> String {
+    cell("foo", "c", value, col_version, seq)
+}
+
+fn in_one_transaction(steps: &[&str]) -> Site {
+    let site = Site::memory().with(&[FOO, BAR]);
+    site.exec(&format!("BEGIN; {} COMMIT", steps.concat()));
+    site
+}
+
+/// The rows, and what is listed of each cell.
+fn holds(site: &Site, row: &[&str], cells: &[&str]) {
+    assert_eq!(site.rows("SELECT * FROM foo"), row);
+    let listed = "SELECT cid, val, col_version, cl FROM crsql_changes WHERE [table] = 'foo' ORDER BY cid";
+    assert_eq!(site.rows(listed), cells);
+    let other = Site::memory().with(&[FOO, BAR]);
+    other.pull(site);
+    assert_eq!(
+        (other.rows("SELECT * FROM foo"), other.rows(listed)),
+        (site.rows("SELECT * FROM foo"), site.rows(listed))
+    );
+}
+
+#[test]
+fn a_local_write_of_the_cell_raises_what_the_next_one_has_to_beat() {
+    let site = in_one_transaction(&[&b(1, 1, 0), "UPDATE foo SET b = 9;", &b(3, 2, 1)]);
+    holds(&site, &["1|9|NULL"], &["'b'|9|2|1"]);
+    let site = in_one_transaction(&[&b(1, 1, 0), "UPDATE foo SET b = 9;", &b(3, 2, 1), &b(4, 3, 2), &c(5, 1, 3)]);
+    holds(&site, &["1|4|5"], &["'b'|4|3|1", "'c'|5|1|1"]);
+}
+
+#[test]
+fn a_row_that_was_deleted_or_made_anew_is_not_the_one_before() {
+    let site = in_one_transaction(&[&b(1, 1, 0), "DELETE FROM foo;", &c(5, 9, 1), &b(5, 9, 2)]);
+    holds(&site, &[], &["'-1'|NULL|2|2"]);
+    let again = "DELETE FROM foo; INSERT INTO foo VALUES(1, 2, 3);";
+    let site = in_one_transaction(&[&b(1, 1, 0), again, &c(5, 9, 1)]);
+    holds(&site, &["1|2|3"], &["'-1'|NULL|3|3", "'b'|2|1|3", "'c'|3|1|3"]);
+}
+
+#[test]
+fn what_a_rollback_took_back_is_not_known_any_more() {
+    let site = in_one_transaction(&[&b(1, 1, 0), "SAVEPOINT s;", &b(2, 5, 1), "ROLLBACK TO s;", &b(3, 2, 1)]);
+    holds(&site, &["1|3|NULL"], &["'b'|3|2|1"]);
+    let site = in_one_transaction(&["SAVEPOINT s;", &b(1, 3, 0), &c(1, 3, 1), "ROLLBACK TO s;", &c(2, 1, 0)]);
+    holds(&site, &["1|NULL|2"], &["'c'|2|1|1"]);
+    let site = in_one_transaction(&["INSERT INTO foo VALUES(2, 2, 2);", &b(1, 3, 0), "ROLLBACK; BEGIN;", &b(2, 1, 0)]);
+    holds(&site, &["1|2|NULL"], &["'b'|2|1|1"]);
+}
+
+#[test]
+fn a_row_of_another_table_with_the_same_key_is_another_row() {
+    let bar = |cid, value, version, seq| cell("bar", cid, value, version, seq);
+    let steps = [b(1, 1, 0), bar("b", 7, 5, 1), b(2, 2, 2), bar("c", 8, 1, 3), c(3, 1, 4), bar("b", 6, 4, 5)];
+    let site = in_one_transaction(&steps.each_ref().map(String::as_str));
+    holds(&site, &["1|2|3"], &["'b'|2|2|1", "'c'|3|1|1"]);
+    assert_eq!(site.rows("SELECT * FROM bar"), ["1|7|8"]);
+}
+
+#[test]
+fn a_column_that_came_is_there_for_the_next_cell_and_one_that_went_is_not() {
+    let add =
+        "SELECT crsql_begin_alter('foo'); ALTER TABLE foo ADD COLUMN d DEFAULT 5; SELECT crsql_commit_alter('foo');";
+    let drop = "SELECT crsql_begin_alter('foo'); ALTER TABLE foo DROP COLUMN c; SELECT crsql_commit_alter('foo');";
+    let site = in_one_transaction(&[&b(1, 1, 0), add, &b(2, 2, 1), &cell("foo", "d", 6, 1, 2), &c(7, 1, 3)]);
+    assert_eq!(site.rows("SELECT * FROM foo"), ["1|2|7|6"]);
+    let site = in_one_transaction(&[&b(1, 1, 0), &c(1, 1, 1), drop, &c(2, 2, 2), &b(2, 2, 3)]);
+    assert_eq!(site.rows("SELECT * FROM foo"), ["1|2"]);
+}
+
+#[test]
+fn a_cell_that_failed_has_left_nothing_behind() {
+    let site = Site::memory().with(&[FOO]);
+    site.exec(&format!("BEGIN; {}", b(1, 1, 0)));
+    for failing in [b(13, 2, 1), b(2, 2, 1).replace("x'aa', 1", "x'aa', 0"), b(2, 2, 1).replace("010901", "0109")] {
+        site.refused(failing.trim_end_matches(';'));
+        site.exec(&c(5, 1, 2));
+    }
+    assert_eq!(site.rows("SELECT * FROM foo"), ["1|1|5"]);
+    site.exec(&format!("{} COMMIT", b(2, 2, 3)));
+    holds(&site, &["1|2|5"], &["'b'|2|2|1", "'c'|5|1|1"]);
+    // The first cell of a row, which nothing is known of but that it is refused.
+    let site = Site::memory().with(&[FOO]);
+    site.exec("BEGIN");
+    assert!(site.refused(b(13, 1, 0).trim_end_matches(';')).contains("CHECK"));
+    site.exec(&format!("{} COMMIT", c(5, 1, 1)));
+    holds(&site, &["1|NULL|5"], &["'c'|5|1|1"]);
+}
+
+#[test]
+fn a_row_that_is_there_is_met_by_its_first_cell_although_the_cell_is_a_first_one() {
+    for schema in [FOO.1.to_string(), FOO.1.replace("PRIMARY KEY NOT NULL", "PRIMARY KEY ON CONFLICT REPLACE NOT NULL")]
+    {
+        let site = Site::memory().with(&[("foo", &schema)]);
+        site.exec("INSERT INTO foo VALUES(1, 2, 3)");
+        site.exec(&format!("BEGIN; {} {} COMMIT", b(1, 1, 0), c(4, 1, 1)));
+        assert_eq!(site.rows("SELECT * FROM foo"), ["1|2|4"], "{schema}");
+    }
+}
+
+#[test]
+fn what_a_user_s_trigger_makes_of_the_row_is_undone_cell_by_cell() {
+    let site = Site::memory().with(&[FOO, BAR]);
+    site.exec("CREATE TRIGGER u AFTER UPDATE OF b ON foo BEGIN UPDATE foo SET c = 77 WHERE k = new.k; END");
+    site.exec(&format!("BEGIN; {} {} {} {} COMMIT", b(1, 1, 0), c(5, 1, 1), b(2, 2, 2), b(3, 3, 3)));
+    holds(&site, &["1|3|5"], &["'b'|3|3|1", "'c'|5|1|1"]);
+}
+
+#[test]
+fn a_user_s_trigger_that_merges_by_itself_does_not_mislead_the_cells_that_follow() {
+    let site = Site::memory().with(&[FOO, BAR]);
+    let nested = cell("bar", "b", 70, 4, 50);
+    site.exec(&format!("CREATE TRIGGER u AFTER UPDATE OF b ON foo WHEN new.b = 2 BEGIN {nested} END"));
+    site.exec(&format!("BEGIN; {} {} {} {} COMMIT", b(1, 1, 0), b(2, 2, 1), b(3, 3, 2), c(4, 1, 3)));
+    holds(&site, &["1|3|4"], &["'b'|3|3|1", "'c'|4|1|1"]);
+    assert_eq!(site.rows("SELECT * FROM bar"), ["1|70|NULL"]);
+    assert_eq!(site.rows("SELECT cid, col_version FROM crsql_changes WHERE [table] = 'bar'"), ["'b'|4"]);
+}
+
+#[test]
+fn another_connection_s_commit_between_two_transactions_counts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("two.db");
+    let one = Site::file(&path).with(&[FOO]);
+    let two = Site::open(&path);
+    one.exec(&format!("BEGIN; {} {} COMMIT", b(1, 1, 0), c(1, 1, 1)));
+    two.exec("UPDATE foo SET b = 9");
+    one.exec(&format!("BEGIN; {} {} COMMIT", b(3, 2, 0), c(2, 2, 1)));
+    assert_eq!(one.rows("SELECT * FROM foo"), ["1|9|2"]);
+    two.exec("DELETE FROM foo");
+    one.exec(&b(9, 9, 5));
+    assert_eq!(one.rows("SELECT * FROM foo"), [""; 0]);
+}
