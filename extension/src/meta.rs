@@ -223,14 +223,21 @@ impl Session {
 
     /// The row of a site in `crsql_site`, made if it is new.
     pub fn site_row(&self, site: &SiteId) -> Result<u32> {
-        let meta = self.meta()?;
-        if *site == meta.site {
-            return Ok(meta.site_row);
+        match self.author(site)? {
+            0 => Ok(self.meta()?.site_row),
+            row => Ok(row),
         }
+    }
+
+    /// The number by which stamps name a site as an author under this site's dots: its row, or 0 where it is this very site.
+    pub fn author(&self, site: &SiteId) -> Result<u32> {
         // Merges name one site many times in a row. Rows of this table are never removed but by a rollback, which
         // forgets the state that this is part of.
-        if let Some((_, row)) = self.tx.borrow().last_site.filter(|(known, _)| known == site) {
-            return Ok(row);
+        if let Some((_, row)) = self.tx.borrow().last_site.as_ref().filter(|(known, _)| known == site) {
+            return Ok(*row);
+        }
+        if *site == self.meta()?.site {
+            return Ok(0);
         }
         let row = self.find_site_row(site)?;
         let mut tx = self.tx_mut();

@@ -92,11 +92,11 @@ fn odd_number(value: ValueRef<'_>, name: &str, max: u64) -> Result<u64> {
     }
 }
 
-/// Merges one row of nine values.
+/// Merges one row of nine values. Answers the rowid that was inserted last, which it leaves as it was.
 ///
 /// # Errors
 /// Says which value is wrong; nothing is merged then.
-pub fn insert(session: &Session, values: &Args<'_>) -> Result<()> {
+pub fn insert(session: &Session, values: &Args<'_>) -> Result<i64> {
     let nine = Nine::read(values)?;
     let last = session.last_key.take();
     let unpacked = last.as_ref().is_some_and(|last| last.unpacks(nine.pk));
@@ -105,7 +105,7 @@ pub fn insert(session: &Session, values: &Args<'_>) -> Result<()> {
     let rowid = session.db.last_insert_rowid();
     let result = merge(session, &nine, last, columns);
     session.db.set_last_insert_rowid(rowid);
-    result
+    result.map(|()| rowid)
 }
 
 /// `columns` are its key's; none if that is the key of the cell before.
@@ -224,11 +224,7 @@ fn local_stamp(session: &Session, nine: &Nine<'_>) -> Result<Stamp> {
         // Until something is logged under it, the record is only a number.
         None => session.open_local()?.stamp(),
     };
-    let meta = session.meta()?;
-    let author = match nine.site {
-        Some(site) if site != meta.site => session.site_row(&site)?,
-        _ => 0,
-    };
+    let author = nine.site.map_or(Ok(0), |site| session.author(&site))?;
     Ok(Stamp { seq: nine.seq, author, ..dot })
 }
 

@@ -68,9 +68,7 @@ impl VTab for ChangesTable {
     fn update(&self, _db: Db, change: Change<'_>) -> Result<i64> {
         match change {
             // SQLite takes what is answered here for the new row's id.
-            Change::Insert { values, .. } => {
-                insert::insert(&self.session, &values).map(|()| self.session.db.last_insert_rowid())
-            }
+            Change::Insert { values, .. } => insert::insert(&self.session, &values),
             Change::Update { .. } => {
                 Err(Error::msg("crsql_changes: UPDATE is not possible; change the tables themselves"))
             }

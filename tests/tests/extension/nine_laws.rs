@@ -45,9 +45,7 @@ impl Twin {
     }
 
     fn run(&self, step: &Step) -> String {
-        if self.knows == Knows::Flushed
-            && matches!(step, Step::Sql(sql) if sql.starts_with("INSERT INTO crsql_changes"))
-        {
+        if self.knows == Knows::Flushed && step.flushes() {
             self.site.one::<i64>("SELECT count(*) FROM crsql_changes");
         }
         let done = match step {
@@ -69,6 +67,16 @@ enum Step {
     Sql(String),
     Part(Vec<u8>),
 }
+
+impl Step {
+    /// It is a cell, and not one that is refused before anything else: local writes before it are flushed by it.
+    fn flushes(&self) -> bool {
+        matches!(self, Self::Sql(sql) if sql.starts_with("INSERT INTO crsql_changes") && !sql.contains(NO_KEY))
+    }
+}
+
+/// No packed key.
+const NO_KEY: &str = "x'0109'";
 
 /// The row that the cells before were of.
 #[derive(Clone, Default)]
@@ -111,7 +119,7 @@ fn cell(r: &mut Random, row: &Row, clock: &mut u64) -> String {
     let cid = if tombstone || r.chance(8) { "-1" } else { *r.pick(row.columns()) };
     // In the order of their seqs, as they mostly come, or not.
     *clock = if r.chance(70) { *clock + 1 } else { r.below(6) };
-    let pk = if r.chance(2) { "x'0109'".to_string() } else { format!("crsql_pack_columns({})", row.pk) };
+    let pk = if r.chance(2) { NO_KEY.to_string() } else { format!("crsql_pack_columns({})", row.pk) };
     let name = if r.chance(5) { row.table.to_uppercase() } else { row.table.to_string() };
     format!(
         "INSERT INTO crsql_changes VALUES('{name}', {pk}, '{cid}', {}, {}, {}, {}, {cl}, {clock})",
