@@ -6,6 +6,7 @@ use crate::catalog::Table;
 use crate::merge::is_the_rows;
 use crate::rows::bind_key;
 use crate::session::{MergingRow, Session, Sql};
+use crate::sqlgen::RowWrite;
 use crate::sqlite::{Error, Result};
 use starling_crdt::decide::{decide, Decision, Incoming, IncomingKind, LocalValues};
 use starling_crdt::log_chunk::Kind;
@@ -187,10 +188,9 @@ impl Session {
             // What a lifetime that is over had in the cells that nobody has sent yet must not shine through: a replica that never
             // saw it shows the defaults.
             (true, true) if decision.new_lifetime && won().count() < table.info.columns.len() => {
-                self.delete_row(table, key)?;
                 let cells = shown_cells(table, incoming, local, decision);
                 let cells: Vec<(usize, ValueRef<'_>)> = cells.iter().map(|(p, v)| (*p, v.as_ref())).collect();
-                self.insert_cells(table, key, &cells)
+                self.renew_row(table, key, &cells)
             }
             (true, true) => {
                 let cells: Vec<(usize, ValueRef<'_>)> =
@@ -259,9 +259,9 @@ impl Session {
         result
     }
 
-    /// `INSERT` or `UPDATE` of a row's cells, each with its column's position.
-    fn run_cells(&self, table: &Table, key: &[u8], insert: bool, cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
-        let mut stmt = self.of_cells(table, insert, cells)?;
+    /// Writes a row's cells, each with its column's position.
+    fn run_cells(&self, table: &Table, key: &[u8], write: RowWrite, cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
+        let mut stmt = self.of_cells(table, write, cells)?;
         bind_key(&mut stmt, table, key)?;
         for (i, (_, value)) in cells.iter().enumerate() {
             stmt.bind_value(table.info.keys.len() + 1 + i, *value)?;
@@ -281,7 +281,7 @@ impl Session {
             return Ok(());
         }
         let before = if self.has_user_triggers(table)? { self.row_values(table, key)? } else { None };
-        let seen = match self.as_merge(table, key, || self.run_cells(table, key, false, cells)) {
+        let seen = match self.as_merge(table, key, || self.run_cells(table, key, RowWrite::Update, cells)) {
             Err(e) if failed_in_place(&e) && self.row_has(table, key, cells)? => 0,
             other => other?,
         };
@@ -305,7 +305,7 @@ impl Session {
     /// Inserts a row of one cell if its key is free; `false` if it is taken or something refuses the row.
     pub fn insert_if_free(&self, table: &Table, key: &[u8], cell: (usize, ValueRef<'_>)) -> Result<bool> {
         let cells = [cell];
-        match self.as_merge(table, key, || self.run_cells(table, key, true, &cells)) {
+        match self.as_merge(table, key, || self.run_cells(table, key, RowWrite::Insert, &cells)) {
             Ok(seen) if seen > 1 => self.force_anew(table, key, &cells).map(|()| true),
             Ok(seen) => Ok(seen == 1),
             // Where that ended the transaction, nothing may go on.
@@ -316,7 +316,7 @@ impl Session {
 
     /// Inserts a row that was not there.
     pub fn insert_cells(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
-        let seen = match self.as_merge(table, key, || self.run_cells(table, key, true, cells)) {
+        let seen = match self.as_merge(table, key, || self.run_cells(table, key, RowWrite::Insert, cells)) {
             Err(e) if failed_in_place(&e) && self.row_exists(table, key)? => 0,
             other => other?,
         };
@@ -326,15 +326,31 @@ impl Session {
         Ok(())
     }
 
+    /// A row in sight begins another lifetime, with these cells and its defaults. Where its new values are refused (by a CHECK,
+    /// say), it must be as it was.
+    fn renew_row(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
+        // A REPLACE would make the default of a NULL that the column refuses, and fire no DELETE trigger of the application.
+        let replaces = !cells.iter().any(|(_, value)| matches!(value, ValueRef::Null));
+        if replaces && !table.portable && !self.has_user_triggers(table)? {
+            return self.as_merge(table, key, || self.run_cells(table, key, RowWrite::Replace, cells)).map(drop);
+        }
+        self.delete_row(table, key)?;
+        self.insert_cells(table, key, cells).inspect_err(|_| {
+            if self.tx.borrow().active {
+                self.tx_mut().poisoned = true;
+            }
+        })
+    }
+
     /// Makes the row be there with these cells, whatever triggers say; other cells of a row that is there stay.
     fn force(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
         self.without_triggers(|| {
             if !self.row_exists(table, key)? {
-                self.run_cells(table, key, true, cells)
+                self.run_cells(table, key, RowWrite::Insert, cells)
             } else if cells.is_empty() {
                 Ok(())
             } else {
-                self.run_cells(table, key, false, cells)
+                self.run_cells(table, key, RowWrite::Update, cells)
             }
         })
     }
@@ -343,7 +359,7 @@ impl Session {
     fn force_anew(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
         self.without_triggers(|| {
             self.run_delete(table, key)?;
-            self.run_cells(table, key, true, cells)
+            self.run_cells(table, key, RowWrite::Insert, cells)
         })
     }
 

@@ -1,13 +1,14 @@
 //! Cached statements that write one column of a row: what a merge cell by cell runs, each time another column's.
 
+use crate::sqlgen::RowWrite;
 use crate::sqlite::Stmt;
 
 /// The statements of a table.
 #[derive(Default)]
 struct OfTable {
     table: u32,
-    /// By the column's position: its `UPDATE`, and the `INSERT` of a row that has this one cell.
-    of_columns: Vec<[Option<Stmt>; 2]>,
+    /// By the column's position, for each way to write it.
+    of_columns: Vec<[Option<Stmt>; 3]>,
 }
 
 /// Those of a connection. Tables are few, and the one used last is looked at first.
@@ -23,14 +24,14 @@ const MAX: usize = 128;
 
 impl CellStatements {
     /// The statement that writes the column at a position, which the caller has to give back.
-    pub fn take(&mut self, table: u32, insert: bool, position: usize) -> Option<Stmt> {
-        let stmt = self.of(table)?.of_columns.get_mut(position)?.get_mut(usize::from(insert))?.take();
+    pub fn take(&mut self, table: u32, write: RowWrite, position: usize) -> Option<Stmt> {
+        let stmt = self.of(table)?.of_columns.get_mut(position)?.get_mut(write as usize)?.take();
         self.held -= usize::from(stmt.is_some());
         stmt
     }
 
     /// Keeps a statement.
-    pub fn give(&mut self, table: u32, insert: bool, position: usize, stmt: Stmt) {
+    pub fn give(&mut self, table: u32, write: RowWrite, position: usize, stmt: Stmt) {
         if self.held >= MAX {
             self.clear();
         }
@@ -41,7 +42,7 @@ impl CellStatements {
         if of.of_columns.len() <= position {
             of.of_columns.resize_with(position + 1, Default::default);
         }
-        if let Some(slot) = of.of_columns.get_mut(position).and_then(|slots| slots.get_mut(usize::from(insert))) {
+        if let Some(slot) = of.of_columns.get_mut(position).and_then(|slots| slots.get_mut(write as usize)) {
             let before = slot.replace(stmt);
             self.held += usize::from(before.is_none());
         }

@@ -327,7 +327,8 @@ impl Session {
         row.other.clear();
         put_key(values, tag.packed, &mut row.other);
         let same = row.other == row.key;
-        row.touches += u32::from(same);
+        // A BEFORE trigger tells of an insert that may not happen.
+        row.touches += u32::from(same && tag.op != TagOp::Overwrite);
         Ok(same)
     }
 

@@ -11,6 +11,7 @@ use crate::keeper::KEEPER;
 use crate::log::Tail;
 use crate::meta::Meta;
 use crate::plain::PlainTables;
+use crate::sqlgen::RowWrite;
 use crate::sqlite::{Db, Error, Result, Stmt, ValueRef};
 use crate::touched::TouchedTables;
 use crate::tx::TxState;
@@ -114,8 +115,8 @@ impl Hasher for QuickHasher {
     }
 }
 
-/// Table, whether it is an insert, column positions.
-type ColumnsKey = (u32, bool, Vec<usize>);
+/// Table, what is done, column positions.
+type ColumnsKey = (u32, RowWrite, Vec<usize>);
 
 /// One connection.
 pub struct Session {
@@ -192,9 +193,9 @@ pub struct Cached<'s> {
 enum CacheKey {
     Plain(Sql, u32),
     Hot(Hot),
-    Columns(u32, bool, Vec<usize>),
-    /// Table, whether it is an insert, position of the one column.
-    Cell(u32, bool, usize),
+    Columns(u32, RowWrite, Vec<usize>),
+    /// Table, what is done, position of the one column.
+    Cell(u32, RowWrite, usize),
 }
 
 /// Column statements kept per connection; above it the cache starts anew.
@@ -273,28 +274,28 @@ impl Session {
     }
 
     /// `INSERT` or `UPDATE` of some cells of a row, each with its column's position.
-    pub fn of_cells(&self, table: &Table, insert: bool, cells: &[(usize, ValueRef<'_>)]) -> Result<Cached<'_>> {
+    pub fn of_cells(&self, table: &Table, write: RowWrite, cells: &[(usize, ValueRef<'_>)]) -> Result<Cached<'_>> {
         if let [(position, _)] = cells {
-            return self.of_cell(table, insert, *position);
+            return self.of_cell(table, write, *position);
         }
-        self.of_columns(table, insert, cells.iter().map(|c| c.0).collect())
+        self.of_columns(table, write, cells.iter().map(|c| c.0).collect())
     }
 
-    fn of_cell(&self, table: &Table, insert: bool, position: usize) -> Result<Cached<'_>> {
-        let found = self.cell_statements.borrow_mut().take(table.info.id, insert, position);
+    fn of_cell(&self, table: &Table, write: RowWrite, position: usize) -> Result<Cached<'_>> {
+        let found = self.cell_statements.borrow_mut().take(table.info.id, write, position);
         let stmt = match found {
             Some(stmt) => stmt,
-            None => self.prepare(&write_row(table, insert, &[position]))?,
+            None => self.prepare(&write_row(table, write, &[position]))?,
         };
-        Ok(Cached { session: self, key: CacheKey::Cell(table.info.id, insert, position), stmt: Some(stmt) })
+        Ok(Cached { session: self, key: CacheKey::Cell(table.info.id, write, position), stmt: Some(stmt) })
     }
 
-    fn of_columns(&self, table: &Table, insert: bool, columns: Vec<usize>) -> Result<Cached<'_>> {
-        let key = (table.info.id, insert, columns);
+    fn of_columns(&self, table: &Table, write: RowWrite, columns: Vec<usize>) -> Result<Cached<'_>> {
+        let key = (table.info.id, write, columns);
         let found = self.column_statements.borrow_mut().remove(&key);
         let stmt = match found {
             Some(stmt) => stmt,
-            None => self.prepare(&write_row(table, insert, &key.2))?,
+            None => self.prepare(&write_row(table, write, &key.2))?,
         };
         Ok(Cached { session: self, key: CacheKey::Columns(key.0, key.1, key.2), stmt: Some(stmt) })
     }
@@ -381,9 +382,12 @@ impl Session {
     }
 }
 
-fn write_row(table: &Table, insert: bool, columns: &[usize]) -> String {
-    let write = if insert { crate::sqlgen::insert_row } else { crate::sqlgen::update_row };
-    write(&table.info, columns)
+fn write_row(table: &Table, write: RowWrite, columns: &[usize]) -> String {
+    match write {
+        RowWrite::Update => crate::sqlgen::update_row(&table.info, columns),
+        RowWrite::Insert => crate::sqlgen::insert_row(&table.info, columns),
+        RowWrite::Replace => crate::sqlgen::replace_row(&table.info, columns),
+    }
 }
 
 impl Deref for Cached<'_> {

@@ -390,16 +390,33 @@ pub fn row_exists(table: &TableInfo) -> String {
     format!("SELECT 1 FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
 }
 
+/// How a merge writes cells of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RowWrite {
+    /// [`update_row`]
+    Update,
+    /// [`insert_row`]
+    Insert,
+    /// [`replace_row`]
+    Replace,
+}
+
 /// `INSERT` of keys and the given columns; nothing happens where the key is taken.
 pub fn insert_row(table: &TableInfo, columns: &[usize]) -> String {
     let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
+    format!("INSERT {} ON CONFLICT({keys}) DO NOTHING", into_row(table, columns))
+}
+
+/// As [`insert_row`], in the place of a row that is there.
+pub fn replace_row(table: &TableInfo, columns: &[usize]) -> String {
+    format!("INSERT OR REPLACE {}", into_row(table, columns))
+}
+
+fn into_row(table: &TableInfo, columns: &[usize]) -> String {
+    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
     let names = columns.iter().filter_map(|i| table.columns.get(*i)).map(|c| format!(", {}", Ident(&c.name)));
     let slots = list((1..=table.keys.len() + columns.len()).map(|i| format!("?{i}")), ", ");
-    format!(
-        "INSERT INTO main.{}({keys}{}) VALUES({slots}) ON CONFLICT({keys}) DO NOTHING",
-        Ident(&table.name),
-        list(names, "")
-    )
+    format!("INTO main.{}({keys}{}) VALUES({slots})", Ident(&table.name), list(names, ""))
 }
 
 /// `UPDATE` of the given columns, by key (which comes first in the parameters).

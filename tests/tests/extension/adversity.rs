@@ -318,3 +318,25 @@ fn a_call_of_the_capturing_function_by_itself_is_refused_and_leaves_nothing() {
     s.exec("INSERT INTO t VALUES('l', 1, 1)");
     assert_eq!(s.rows("SELECT count(*) FROM crsql_changes WHERE cid = '-1'"), ["0"]);
 }
+
+#[test]
+fn two_rows_under_one_key_end_equal_also_where_the_key_says_replace() {
+    let table = ("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY ON CONFLICT REPLACE, v)");
+    for nine_values in [false, true] {
+        let (a, b) = (Site::memory().with(&[table]), Site::memory().with(&[table]));
+        a.exec("INSERT INTO t VALUES('k', 'a')");
+        b.exec("INSERT INTO t VALUES('k', 'b')");
+        for (to, from) in [(&a, &b), (&b, &a)] {
+            if nine_values {
+                to.pull_nine(from, |_| {});
+            } else {
+                to.pull(from);
+            }
+        }
+        for site in [&a, &b] {
+            assert_eq!(site.rows("SELECT * FROM t"), ["'k'|'b'"]);
+            assert_eq!(site.rows("SELECT cid, val, col_version, cl FROM crsql_changes"), ["'v'|'b'|1|1"]);
+            starling_tests::ledger::check(site);
+        }
+    }
+}

@@ -149,3 +149,30 @@ fn another_connection_s_commit_between_two_transactions_counts() {
     one.exec(&b(9, 9, 5));
     assert_eq!(one.rows("SELECT * FROM foo"), [""; 0]);
 }
+
+/// A cell of the row's next lifetime but one, which the CHECK refuses.
+const LATER_AND_REFUSED: &str = "INSERT INTO crsql_changes VALUES('foo', x'010901', 'b', 13, 1, 9, x'aa', 3, 0)";
+
+#[test]
+fn a_later_lifetime_whose_first_cell_is_refused_leaves_the_row_as_it_was() {
+    let site = Site::memory().with(&[FOO, BAR]);
+    site.exec("INSERT INTO foo VALUES(1, 2, 3); BEGIN; INSERT INTO bar VALUES(1, 1, 1)");
+    assert!(site.refused(LATER_AND_REFUSED).contains("CHECK"));
+    site.exec("COMMIT");
+    holds(&site, &["1|2|3"], &["'b'|2|1|1", "'c'|3|1|1"]);
+    site.exec(&LATER_AND_REFUSED.replace("13,", "14,"));
+    holds(&site, &["1|14|NULL"], &["'-1'|NULL|3|3", "'b'|14|1|3"]);
+}
+
+#[test]
+fn where_a_trigger_has_seen_the_row_go_the_transaction_that_cannot_have_it_back_cannot_be_committed() {
+    let site = Site::memory().with(&[FOO, BAR]);
+    site.exec("CREATE TRIGGER gone AFTER DELETE ON foo BEGIN SELECT 1; END; INSERT INTO foo VALUES(1, 2, 3)");
+    site.exec("BEGIN");
+    assert!(site.refused(LATER_AND_REFUSED).contains("CHECK"));
+    assert!(site.refused("COMMIT").contains("rolled back"));
+    if !site.db.is_autocommit() {
+        site.exec("ROLLBACK");
+    }
+    holds(&site, &["1|2|3"], &["'b'|2|1|1", "'c'|3|1|1"]);
+}
