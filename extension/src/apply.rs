@@ -251,16 +251,14 @@ impl Session {
         result.and(plain).map(|plain| seen + plain)
     }
 
-    /// Runs a write without any trigger, to overrule what a user's trigger made of the merged row (X10).
-    fn without_triggers<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
-        let before = self.db.set_triggers_enabled(false)?;
-        let result = write();
-        self.db.set_triggers_enabled(before)?;
-        result
-    }
-
     /// Writes a row's cells, each with its column's position.
-    fn run_cells(&self, table: &Table, key: &[u8], write: RowWrite, cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
+    pub(crate) fn run_cells(
+        &self,
+        table: &Table,
+        key: &[u8],
+        write: RowWrite,
+        cells: &[(usize, ValueRef<'_>)],
+    ) -> Result<()> {
         let mut stmt = self.of_cells(table, write, cells)?;
         bind_key(&mut stmt, table, key)?;
         for (i, (_, value)) in cells.iter().enumerate() {
@@ -269,7 +267,7 @@ impl Session {
         stmt.execute()
     }
 
-    fn run_delete(&self, table: &Table, key: &[u8]) -> Result<()> {
+    pub(crate) fn run_delete(&self, table: &Table, key: &[u8]) -> Result<()> {
         let mut delete = self.of_table(Sql::DeleteRow, table)?;
         bind_key(&mut delete, table, key)?;
         delete.execute()
@@ -339,27 +337,6 @@ impl Session {
             if self.tx.borrow().active {
                 self.tx_mut().poisoned = true;
             }
-        })
-    }
-
-    /// Makes the row be there with these cells, whatever triggers say; other cells of a row that is there stay.
-    fn force(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
-        self.without_triggers(|| {
-            if !self.row_exists(table, key)? {
-                self.run_cells(table, key, RowWrite::Insert, cells)
-            } else if cells.is_empty() {
-                Ok(())
-            } else {
-                self.run_cells(table, key, RowWrite::Update, cells)
-            }
-        })
-    }
-
-    /// Makes the row be there with these cells and its defaults, whatever triggers say.
-    fn force_anew(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
-        self.without_triggers(|| {
-            self.run_delete(table, key)?;
-            self.run_cells(table, key, RowWrite::Insert, cells)
         })
     }
 

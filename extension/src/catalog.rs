@@ -9,7 +9,7 @@ use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlgen;
 use crate::sqlite::Result;
-use std::cell::OnceCell;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -35,8 +35,8 @@ pub struct Table {
     pub portable: bool,
     /// What became of its columns.
     pub history: History,
-    /// The application has triggers on it; looked for when a merge first asks.
-    user_triggers: OnceCell<bool>,
+    /// Whether the application has triggers on it, and the version of the temporary schema that this was looked up in.
+    user_triggers: Cell<Option<(i64, bool)>>,
 }
 
 /// The CRRs of the file, read when first needed and whenever the schema has changed.
@@ -54,7 +54,7 @@ pub struct Catalog {
 
 impl Table {
     pub(crate) fn new(info: TableInfo, history: History) -> Self {
-        Self { column_ids: info.column_ids(), portable: false, user_triggers: OnceCell::new(), history, info }
+        Self { column_ids: info.column_ids(), portable: false, user_triggers: Cell::new(None), history, info }
     }
 
     /// The text of a per-table statement.
@@ -262,11 +262,24 @@ impl Session {
 
     /// Whether the application has triggers on a table, which may write the row that a merge is writing.
     pub fn has_user_triggers(&self, table: &Table) -> Result<bool> {
-        if let Some(known) = table.user_triggers.get() {
-            return Ok(*known);
+        let temporary = self.temporary_schema()?;
+        if let Some((_, known)) = table.user_triggers.get().filter(|(of, _)| *of == temporary) {
+            return Ok(known);
         }
         let any = self.looks_for_user_triggers(&table.info.name)?;
-        Ok(*table.user_triggers.get_or_init(|| any))
+        table.user_triggers.set(Some((temporary, any)));
+        Ok(any)
+    }
+
+    /// The version of this connection's temporary schema, looked at once per transaction.
+    fn temporary_schema(&self) -> Result<i64> {
+        if let Some(known) = self.tx.borrow().temporary_schema {
+            return Ok(known);
+        }
+        let version = self.int("PRAGMA temp.schema_version")?;
+        let mut tx = self.tx.borrow_mut();
+        tx.temporary_schema = tx.active.then_some(version);
+        Ok(version)
     }
 
     /// Sets whether a table is a CRR at present.

@@ -40,6 +40,7 @@ mod names;
 mod nine;
 mod no_rows;
 mod outlived;
+mod overrule;
 
 mod pending;
 mod pending_table;

@@ -80,6 +80,8 @@ pub struct TxState {
     pub scratch: Vec<u8>,
     /// The alter windows that are open.
     pub windows: Vec<Rc<crate::alter::AlterWindow>>,
+    /// The version of this connection's temporary schema, once a merge has asked for it.
+    pub temporary_schema: Option<i64>,
     /// The open savepoints, each with the state at its begin once something has changed since.
     pub saved: Vec<(i32, Option<Rc<TxState>>)>,
 }
@@ -121,6 +123,7 @@ impl TxState {
             block,
             scratch,
             windows,
+            temporary_schema,
             saved,
         } = self;
         for flag in [active, checked, single, merge_checked, inbox_checked, poisoned, plain_checked, aged] {
@@ -128,6 +131,7 @@ impl TxState {
         }
         (*local, *foreign, *first_version, *tail, *parts) = (None, None, None, None, None);
         (*last_table, *last_site, *fresh, *file_version, *block) = (None, None, None, None, None);
+        *temporary_schema = None;
         (*requested, *rows_impacted, *file, *attached) = (0, 0, 0, 0);
         reset(taken);
         reset(twins);
@@ -192,6 +196,7 @@ impl TxState {
         self.checked = false;
         self.single = false;
         self.merge_checked = false;
+        self.temporary_schema = None;
         self.inbox_checked = false;
     }
 }

@@ -340,3 +340,20 @@ fn two_rows_under_one_key_end_equal_also_where_the_key_says_replace() {
         }
     }
 }
+
+#[test]
+fn what_a_temporary_trigger_makes_of_a_merged_row_is_undone_also_where_it_came_after_the_first_merge() {
+    let table = ("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)");
+    let (from, to) = (Site::memory().with(&[table]), Site::memory().with(&[table]));
+    from.exec("INSERT INTO t VALUES(1, 1, 1); UPDATE t SET a = 2");
+    to.pull(&from);
+    from.exec("UPDATE t SET a = 3");
+    to.pull(&from);
+    to.exec("CREATE TEMP TRIGGER late AFTER UPDATE OF a ON t BEGIN UPDATE t SET b = 'local' WHERE id = new.id; END");
+    from.exec("UPDATE t SET a = 4");
+    to.pull(&from);
+    assert_eq!(to.rows("SELECT * FROM t"), ["1|4|1"]);
+    from.pull(&to);
+    assert_eq!(from.rows("SELECT * FROM t"), ["1|4|1"]);
+    assert_eq!(to.changes(), from.changes());
+}
