@@ -6,7 +6,7 @@
 
 use crate::catalog::Table;
 use crate::clock_map::ClockMap;
-use crate::session::{corrupt, Session};
+use crate::session::{corrupt, Session, Sql};
 use crate::sqlite::Result;
 use starling_crdt::row_clock::RowClock;
 
@@ -148,7 +148,20 @@ impl Session {
             tx.backlog.is_full()
         };
         if full {
+            self.know_filled()?;
             self.clear_backlog()?;
+        }
+        Ok(())
+    }
+
+    /// A large merge begins to fill the blocks of tables that had none: from now on all keys in them are known.
+    fn know_filled(&self) -> Result<()> {
+        let tables = self.tx.borrow().backlog.clocks.tables();
+        for table in tables {
+            let open = self.tx.borrow().block.as_ref().is_some_and(|b| b.any(table));
+            if !self.tx.borrow().filled.knows(table) && !open && !self.of_rows(Sql::AnyClock, table)?.step()? {
+                self.tx_mut().filled.begin(table);
+            }
         }
         Ok(())
     }

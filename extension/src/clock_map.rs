@@ -26,6 +26,11 @@ impl ClockMap {
         self.len += usize::from(self.tables.entry(table).or_default().insert(key, clock).is_none());
     }
 
+    /// The tables that have any.
+    pub fn tables(&self) -> Vec<u32> {
+        self.tables.iter().filter(|(_, clocks)| !clocks.is_empty()).map(|(table, _)| *table).collect()
+    }
+
     /// Whether a table has any.
     pub fn any(&self, table: u32) -> bool {
         self.tables.get(&table).is_some_and(|clocks| !clocks.is_empty())

@@ -39,6 +39,11 @@ enum Bound {
 }
 
 impl OpenBlock {
+    /// Whether a table has clocks in it.
+    pub fn any(&self, table: u32) -> bool {
+        self.table == table && !self.block.is_empty()
+    }
+
     fn starts_before(&self, table: u32, key: &[u8]) -> bool {
         self.table == table && self.lo.as_ref().is_none_or(|lo| lo.as_slice() <= key)
     }
@@ -60,7 +65,7 @@ impl Session {
         if self.clocked.borrow().contains(&id) {
             return Ok(true);
         }
-        let open = self.tx.borrow().block.as_ref().is_some_and(|b| b.table == id && !b.block.is_empty());
+        let open = self.tx.borrow().block.as_ref().is_some_and(|b| b.any(id));
         let waits = self.tx.borrow().backlog.any(id);
         let any = open || waits || self.any_young(id)? || self.of_rows(Sql::AnyClock, id)?.step()?;
         if any {
@@ -127,6 +132,9 @@ impl Session {
             let mut tx = self.tx.borrow_mut();
             if let Some(clock) = tx.backlog.get(id, key) {
                 return clock.map(Some);
+            }
+            if tx.filled.lacks(id, key) {
+                return Ok(None);
             }
             let held = tx.block.as_ref().is_some_and(|b| b.holds(id, key));
             let unchanged = tx.block.as_ref().is_none_or(|b| !b.dirty);
@@ -197,11 +205,15 @@ impl Session {
     /// Stores a row's encoded clock in its block.
     pub fn put_in_block(&self, table: u32, key: &[u8], clock: &[u8]) -> Result<()> {
         self.load_block(table, key)?;
-        let full = self.tx_mut().block.as_mut().is_some_and(|open| {
-            open.block.set(key, clock);
-            open.dirty = true;
-            open.block.weight() > WEIGHT_MAX
-        });
+        let full = {
+            let mut tx = self.tx_mut();
+            tx.filled.add(table, key);
+            tx.block.as_mut().is_some_and(|open| {
+                open.block.set(key, clock);
+                open.dirty = true;
+                open.block.weight() > WEIGHT_MAX
+            })
+        };
         if full || !self.tx.borrow().active {
             self.write_open_block()?;
             self.tx_mut().block = None;

@@ -21,6 +21,7 @@ mod crr;
 mod differences;
 mod digest;
 mod evolve;
+mod filled;
 mod flush;
 mod fnv;
 mod fork;

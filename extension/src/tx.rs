@@ -74,6 +74,8 @@ pub struct TxState {
     pub aged: bool,
     /// Row clocks of merges that wait to be put into their blocks.
     pub backlog: crate::backlog::Backlog,
+    /// Tables of which all keys that have a clock in a block are known.
+    pub filled: crate::filled::Filled,
     /// The clock block in memory.
     pub block: Option<crate::clock_store::OpenBlock>,
     /// A buffer to encode into.
@@ -120,6 +122,7 @@ impl TxState {
             odd,
             aged,
             backlog,
+            filled,
             block,
             scratch,
             windows,
@@ -144,6 +147,7 @@ impl TxState {
         *nine = crate::nine::NineEntries::default();
         spent.clear();
         backlog.clear();
+        filled.clear();
         if scratch.capacity() > SCRATCH_KEPT {
             *scratch = Vec::new();
         }
@@ -171,6 +175,8 @@ impl TxState {
         if self.saved.last().is_none_or(|(_, copy)| copy.is_some()) {
             return;
         }
+        // It would be copied too.
+        self.filled.clear();
         let mut saved = std::mem::take(&mut self.saved);
         let copy = Rc::new(self.clone());
         self.backlog.note_copy();

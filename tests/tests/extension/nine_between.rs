@@ -176,3 +176,38 @@ fn where_a_trigger_has_seen_the_row_go_the_transaction_that_cannot_have_it_back_
     }
     holds(&site, &["1|2|3"], &["'b'|2|1|1", "'c'|3|1|1"]);
 }
+
+#[test]
+fn of_more_rows_than_wait_at_once_those_that_came_first_are_still_known() {
+    let site = Site::memory().with(&[FOO, BAR]);
+    site.exec(
+        "CREATE TEMP TABLE s AS WITH RECURSIVE s(k) AS (VALUES(1) UNION ALL SELECT k + 1 FROM s WHERE k < 70000) SELECT k FROM s; \
+         BEGIN",
+    );
+    let cells = |rows: &str, version: i64, value: i64| {
+        site.exec(&format!(
+            "INSERT INTO crsql_changes SELECT 'bar', crsql_pack_columns(k), 'b', {value}, {version}, 1, x'aa', 1, k FROM s \
+             WHERE {rows}"
+        ));
+    };
+    cells("k <= 60000", 2, 5);
+    // They are in blocks by now, and must be asked: an older cell, a newer one, and a row that is gone.
+    cells("k BETWEEN 1 AND 50", 1, 9);
+    cells("k BETWEEN 41 AND 60", 3, 7);
+    site.exec("DELETE FROM bar WHERE k = 100");
+    cells("k BETWEEN 99 AND 101", 8, 8);
+    site.exec("SAVEPOINT s");
+    cells("k > 60000", 2, 6);
+    site.exec("ROLLBACK TO s");
+    cells("k > 69990", 1, 4);
+    cells("k = 1", 1, 9);
+    site.exec("COMMIT");
+    let found = "SELECT b, count(*), min(k), max(k) FROM bar GROUP BY b ORDER BY b";
+    let wanted = ["4|10|69991|70000", "5|59977|1|60000", "7|20|41|60", "8|2|99|101"];
+    assert_eq!(site.rows(found), wanted);
+    let other = Site::memory().with(&[FOO, BAR]);
+    other.pull(&site);
+    assert_eq!(other.rows(found), wanted);
+    let listed = "SELECT cid, col_version, cl, count(*) FROM crsql_changes GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
+    assert_eq!(other.rows(listed), site.rows(listed));
+}
