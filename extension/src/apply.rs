@@ -332,9 +332,12 @@ impl Session {
         if replaces && !table.portable && !self.has_user_triggers(table)? {
             return self.as_merge(table, key, || self.run_cells(table, key, RowWrite::Replace, cells)).map(drop);
         }
+        let before = self.row_values(table, key)?;
         self.delete_row(table, key)?;
         self.insert_cells(table, key, cells).inspect_err(|_| {
-            if self.tx.borrow().active {
+            let Some(before) = before.filter(|_| self.tx.borrow().active) else { return };
+            let before: Vec<_> = before.iter().enumerate().map(|(i, value)| (i, value.as_ref())).collect();
+            if self.force_anew(table, key, &before).is_err() && self.tx.borrow().active {
                 self.tx_mut().poisoned = true;
             }
         })
@@ -347,6 +350,9 @@ impl Session {
         key: &[u8],
         values: &[starling_crdt::value::Encoded<'_>],
     ) -> Result<bool> {
+        if !self.db.triggers_enabled()? {
+            return Ok(false);
+        }
         let seen = self.as_merge(table, key, || {
             let mut insert = self.of_table(Sql::InsertAll, table)?;
             bind_key(&mut insert, table, key)?;

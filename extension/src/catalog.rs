@@ -271,6 +271,11 @@ impl Session {
         Ok(any)
     }
 
+    /// The temporary schema may have been rolled back, and its next version be another one with the same number.
+    pub fn doubt_user_triggers(&self) {
+        self.catalog.borrow().by_id.values().for_each(|table| table.user_triggers.set(None));
+    }
+
     /// The version of this connection's temporary schema, looked at once per transaction.
     fn temporary_schema(&self) -> Result<i64> {
         if let Some(known) = self.tx.borrow().temporary_schema {

@@ -135,8 +135,23 @@ fn merge(session: &Session, nine: &Nine<'_>, last: Option<LastKey>, columns: Opt
         }
     };
     let merged = merge_into(session, nine, &table, &key.key);
+    if merged.is_err() && triggers_saw_it_go(session, nine, &table, &key.key).unwrap_or(true) {
+        let mut tx = session.tx_mut();
+        tx.poisoned |= tx.active;
+    }
     session.last_key.set(Some(key));
     merged
+}
+
+/// Whether the row of a cell that was refused went for a moment, for its next lifetime: it is there again, but what the
+/// application's triggers made of that is not undone, as it must be where a statement fails.
+#[cold]
+fn triggers_saw_it_go(session: &Session, nine: &Nine<'_>, table: &Table, key: &[u8]) -> Result<bool> {
+    if nine.cl.is_multiple_of(2) || !session.tx.borrow().active || !session.has_user_triggers(table)? {
+        return Ok(false);
+    }
+    let local = session.local_row(table, key, true)?;
+    Ok(local.visible && local.clock.is_some_and(|clock| clock.cl < nine.cl))
 }
 
 fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, key: &[u8]) -> Result<()> {

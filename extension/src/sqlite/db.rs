@@ -198,6 +198,11 @@ impl Db {
         Ok(before)
     }
 
+    /// Whether triggers fire. Where they do not, none tells that a write has happened.
+    pub fn triggers_enabled(&self) -> Result<bool> {
+        self.triggers(-1)
+    }
+
     /// Sets the switch (1, 0) or leaves it (−1), and answers its state after that.
     fn triggers(&self, switch: c_int) -> Result<bool> {
         let mut state: c_int = 1;

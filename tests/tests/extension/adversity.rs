@@ -357,3 +357,67 @@ fn what_a_temporary_trigger_makes_of_a_merged_row_is_undone_also_where_it_came_a
     assert_eq!(from.rows("SELECT * FROM t"), ["1|4|1"]);
     assert_eq!(to.changes(), from.changes());
 }
+
+#[test]
+fn after_a_rollback_to_a_savepoint_temporary_triggers_are_looked_for_anew() {
+    let s = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)")]);
+    let cell = |version: i64| {
+        format!("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(1), 'a', 7, {version}, 1, x'aa', 1, 0)")
+    };
+    s.exec("INSERT INTO t VALUES(1, 1, 1); CREATE TEMP TABLE before(x)");
+    s.exec(&format!("BEGIN; SAVEPOINT s; CREATE TEMP TABLE other(x); {}; ROLLBACK TO s; COMMIT", cell(5)));
+    // The temporary schema has the version again that it had when none was found.
+    s.exec("CREATE TEMP TRIGGER late AFTER UPDATE OF a ON t BEGIN UPDATE t SET b = 'local' WHERE id = new.id; END");
+    s.exec(&cell(5));
+    assert_eq!(s.rows("SELECT * FROM t"), ["1|7|1"]);
+}
+
+#[test]
+fn a_later_lifetime_that_is_refused_stops_nothing_else_whoever_looks_on() {
+    let t = |rest: &str| format!("CREATE TABLE t(id INTEGER PRIMARY KEY, x {rest}, y, z)");
+    let o = ("o", "CREATE TABLE o(id INTEGER PRIMARY KEY, v)");
+    let looks_on = [
+        ("SELECT 1", "2, 3", ""),
+        ("SELECT 1", "NULL, 3", ""),
+        ("CREATE TRIGGER u AFTER UPDATE OF z ON t BEGIN SELECT 1; END", "2, 3", ""),
+        ("SELECT 1", "2, 3", ", 'portable'"),
+    ];
+    for (trigger, new, way) in looks_on {
+        let (a, b) = (Site::memory().with(&[("t", &t("")), o]), Site::memory().with(&[o]));
+        // Of the new lifetime a column is missing, so that its defaults count.
+        b.exec(&t("CHECK(x IS NULL OR x < 10), w DEFAULT 4"));
+        b.one::<String>(&format!("SELECT crsql_as_crr('t'{way})"));
+        b.db.execute_batch(trigger).expect("it runs");
+        a.exec("INSERT INTO t VALUES(1, 1, 1, 1)");
+        b.pull(&a);
+        a.exec(&format!("DELETE FROM t; INSERT INTO t VALUES(1, 50, {new}); INSERT INTO o VALUES(1, 'more')"));
+        b.pull(&a);
+        assert_eq!(b.rows("SELECT * FROM t"), ["1|1|4|1|1"], "{trigger} {new} {way}");
+        assert_eq!(b.rows("SELECT * FROM o"), ["1|'more'"]);
+        assert!(b.one::<i64>("SELECT starling_aside()") > 0);
+        let last = Site::memory().with(&[("t", &t("")), o]);
+        last.pull(&b);
+        assert_eq!((last.rows("SELECT * FROM t"), last.changes()), (a.rows("SELECT * FROM t"), a.changes()));
+    }
+}
+
+#[test]
+fn what_is_merged_while_triggers_are_off_is_logged_all_the_same() {
+    let table = ("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b DEFAULT 'd')");
+    let from = Site::memory().with(&[table]);
+    from.exec("INSERT INTO t VALUES(1, 'A', 'B'), (2, 'A', 'B'); UPDATE t SET a = 'C' WHERE id = 2");
+    for nine_values in [false, true] {
+        let (to, last) = (Site::memory().with(&[table]), Site::memory().with(&[table]));
+        let switch = rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER;
+        to.db.set_db_config(switch, false).expect("triggers can be switched off");
+        if nine_values {
+            to.pull_nine(&from, |_| {});
+        } else {
+            to.pull(&from);
+        }
+        assert!(!to.db.db_config(switch).expect("it is there"), "they are still off");
+        assert_eq!((to.rows("SELECT * FROM t"), to.changes()), (from.rows("SELECT * FROM t"), from.changes()));
+        last.pull(&to);
+        assert_eq!(last.changes(), from.changes());
+    }
+}
