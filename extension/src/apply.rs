@@ -337,8 +337,8 @@ impl Session {
         self.insert_cells(table, key, cells).inspect_err(|_| {
             let Some(before) = before.filter(|_| self.tx.borrow().active) else { return };
             let before: Vec<_> = before.iter().enumerate().map(|(i, value)| (i, value.as_ref())).collect();
-            if self.force_anew(table, key, &before).is_err() && self.tx.borrow().active {
-                self.tx_mut().poisoned = true;
+            if self.force_anew(table, key, &before).is_err() {
+                self.poison();
             }
         })
     }

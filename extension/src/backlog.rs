@@ -174,10 +174,7 @@ impl Session {
         let clocks = self.tx_mut().backlog.take();
         let result =
             clocks.sorted().into_iter().try_for_each(|(table, key, clock)| self.put_in_block(table, key, clock));
-        if result.is_err() && self.tx.borrow().active {
-            // The rows are written, and not all of their clocks.
-            self.tx_mut().poisoned = true;
-        }
-        result
+        // The rows are written, and not all of their clocks.
+        result.inspect_err(|_| self.poison())
     }
 }

@@ -1,9 +1,20 @@
 //! Encoded row clocks in memory, by table and key.
 
+use crate::journal::in_key_order;
 use std::collections::{BTreeMap, HashMap};
 
 /// Memory for so many is kept.
 const KEPT: usize = 8 * 1024;
+
+/// Table, key, clock.
+pub type Named<'c> = (u32, &'c [u8], &'c [u8]);
+
+/// Clocks in the order of tables and keys, those of a row in the order in which they come.
+pub fn by_key<'c>(clocks: impl Iterator<Item = Named<'c>>) -> Vec<Named<'c>> {
+    let all: Vec<Named<'c>> = clocks.collect();
+    let named = |i: usize| all.get(i).map_or((0, &[][..]), |(table, key, _)| (*table, *key));
+    in_key_order(0..all.len(), named).into_iter().filter_map(|i| all.get(i).copied()).collect()
+}
 
 /// Row clocks. Keys come from anywhere, so the hash is one that nobody can find collisions of.
 #[derive(Clone, Debug, Default)]
@@ -51,17 +62,15 @@ impl ClockMap {
         self.len = 0;
     }
 
-    /// All of them, in no order: table, key, clock.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = Named<'_>> {
         self.tables.iter().flat_map(|(table, clocks)| {
             clocks.iter().map(move |(key, clock)| (*table, key.as_slice(), clock.as_slice()))
         })
     }
 
     /// All of them in the order of tables and keys.
-    pub fn sorted(&self) -> Vec<(u32, &[u8], &[u8])> {
-        let mut all: Vec<(u32, &[u8], &[u8])> = self.iter().collect();
-        all.sort_unstable_by_key(|(table, key, _)| (*table, *key));
-        all
+    pub fn sorted(&self) -> Vec<Named<'_>> {
+        by_key(self.iter())
     }
 }

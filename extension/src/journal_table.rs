@@ -158,7 +158,7 @@ impl Session {
             // Joining ended with itself: no statement that writes is under way, so this is not a trigger's call.
             return Err(Error::msg(format!("{JOURNAL} is called by triggers only")));
         }
-        self.touch(values).inspect_err(|_| self.tx_mut().poisoned = true)
+        self.touch(values).inspect_err(|_| self.poison())
     }
 
     /// One touch, as a trigger tells it.

@@ -81,12 +81,7 @@ impl Session {
         } else {
             // A savepoint would copy every page that the merge writes. What can fail here is the machine's doing (a full
             // disk, an I/O error); then the transaction can only be rolled back.
-            merge().inspect_err(|_| {
-                // Where the error ended the transaction, there is nothing left to poison.
-                if self.tx.borrow().active {
-                    self.tx_mut().poisoned = true;
-                }
-            })
+            merge().inspect_err(|_| self.poison())
         };
         self.db.set_last_insert_rowid(rowid);
         result

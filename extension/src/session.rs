@@ -240,6 +240,12 @@ impl Session {
         tx
     }
 
+    /// Something failed half-way: the transaction can only be rolled back. Where the error has ended it, there is none.
+    pub fn poison(&self) {
+        let mut tx = self.tx_mut();
+        tx.poisoned |= tx.active;
+    }
+
     /// A cached statement with a fixed text.
     pub fn fixed(&self, sql: &'static str) -> Result<Cached<'_>> {
         self.cached(Sql::Fixed(sql), 0, || sql.to_string())

@@ -5,8 +5,7 @@
 //! records go whose clocks are in force. Whoever looks for a row's clock looks here first; whoever writes into the blocks
 //! moves all of them there before (`age`), so a row never has one in a block that is newer than the one here.
 
-use crate::clock_map::ClockMap;
-use crate::journal::in_key_order;
+use crate::clock_map::{by_key, ClockMap, Named};
 use crate::log::Tail;
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Result, Stmt};
@@ -70,11 +69,9 @@ impl Young {
     }
 
     /// All of them in the order of tables and keys, those of a row from the oldest to the newest: table, key, clock.
-    fn sorted(&self) -> Vec<(u32, &[u8], &[u8])> {
+    fn sorted(&self) -> Vec<Named<'_>> {
         let recent = self.recent.iter().map(|(table, key, clock)| (*table, key.as_slice(), clock.as_slice()));
-        let all: Vec<_> = self.clocks.iter().chain(recent).collect();
-        let named = |i: usize| all.get(i).map_or((0, &[][..]), |(table, key, _)| (*table, *key));
-        in_key_order(0..all.len(), named).into_iter().filter_map(|i| all.get(i).copied()).collect()
+        by_key(self.clocks.iter().chain(recent))
     }
 
     /// One more, newer than all the others.
@@ -123,10 +120,9 @@ impl Session {
     /// A row's clock, if it is a young one.
     pub fn young_clock<T>(&self, table: u32, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         self.know_young()?;
-        if !self.young.borrow().recent.is_empty() {
-            self.young.borrow_mut().index()?;
-        }
-        Ok(self.young.borrow().clocks.get(table, key).map(read))
+        let mut young = self.young.borrow_mut();
+        young.index()?;
+        Ok(young.clocks.get(table, key).map(read))
     }
 
     /// Whether a table has young clocks.

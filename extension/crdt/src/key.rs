@@ -19,12 +19,10 @@ pub fn encode<'a>(columns: impl IntoIterator<Item = ValueRef<'a>>, out: &mut Vec
 /// # Errors
 /// Says what is wrong with the bytes, also when there are more of them.
 pub fn decode(bytes: &[u8], n: usize) -> Result<Vec<Encoded<'_>>, DecodeError> {
-    let mut reader = Reader::new(bytes);
     let mut out = Vec::with_capacity(n.min(bytes.len()));
-    for _ in 0..n {
-        out.push(ValueRef::decode(&mut reader)?);
+    for column in columns(bytes, n) {
+        out.push(column?);
     }
-    reader.finish("key")?;
     Ok(out)
 }
 

@@ -136,8 +136,7 @@ fn merge(session: &Session, nine: &Nine<'_>, last: Option<LastKey>, columns: Opt
     };
     let merged = merge_into(session, nine, &table, &key.key);
     if merged.is_err() && triggers_saw_it_go(session, nine, &table, &key.key).unwrap_or(true) {
-        let mut tx = session.tx_mut();
-        tx.poisoned |= tx.active;
+        session.poison();
     }
     session.last_key.set(Some(key));
     merged
