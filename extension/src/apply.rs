@@ -5,7 +5,7 @@
 use crate::catalog::Table;
 use crate::merge::is_the_rows;
 use crate::rows::bind_key;
-use crate::session::{MergingRow, Session, Sql};
+use crate::session::{Cached, MergingRow, Session, Sql};
 use crate::sqlgen::RowWrite;
 use crate::sqlite::{Error, Result};
 use starling_crdt::decide::{decide, Decision, Incoming, IncomingKind, LocalValues};
@@ -230,7 +230,7 @@ impl Session {
     /// Runs one write to a CRR as the merge's own, so that its triggers' touches of the row are not taken for local
     /// changes. Returns how many touches of the row there were: another number than the write itself makes means that a
     /// user's trigger had a hand in it.
-    fn as_merge(&self, table: &Table, key: &[u8], write: impl FnOnce() -> Result<()>) -> Result<u32> {
+    pub(crate) fn as_merge(&self, table: &Table, key: &[u8], write: impl FnOnce() -> Result<()>) -> Result<u32> {
         let outer = {
             let mut merging = self.merging.borrow_mut();
             let outer = merging.take();
@@ -259,12 +259,22 @@ impl Session {
         write: RowWrite,
         cells: &[(usize, ValueRef<'_>)],
     ) -> Result<()> {
+        self.bind_cells(table, key, write, cells)?.execute()
+    }
+
+    pub(crate) fn bind_cells(
+        &self,
+        table: &Table,
+        key: &[u8],
+        write: RowWrite,
+        cells: &[(usize, ValueRef<'_>)],
+    ) -> Result<Cached<'_>> {
         let mut stmt = self.of_cells(table, write, cells)?;
         bind_key(&mut stmt, table, key)?;
         for (i, (_, value)) in cells.iter().enumerate() {
             stmt.bind_value(table.info.keys.len() + 1 + i, *value)?;
         }
-        stmt.execute()
+        Ok(stmt)
     }
 
     pub(crate) fn run_delete(&self, table: &Table, key: &[u8]) -> Result<()> {

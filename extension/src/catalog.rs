@@ -8,8 +8,8 @@ use crate::portable::Capture;
 use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlgen;
-use crate::sqlite::Result;
-use std::cell::Cell;
+use crate::sqlite::{Db, Result};
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -37,6 +37,8 @@ pub struct Table {
     pub history: History,
     /// Whether the application has triggers on it, and the version of the temporary schema that this was looked up in.
     user_triggers: Cell<Option<(i64, bool)>>,
+    /// Whether its rows have rowids that are not its key.
+    spare_rowid: OnceCell<bool>,
 }
 
 /// The CRRs of the file, read when first needed and whenever the schema has changed.
@@ -54,7 +56,19 @@ pub struct Catalog {
 
 impl Table {
     pub(crate) fn new(info: TableInfo, history: History) -> Self {
-        Self { column_ids: info.column_ids(), portable: false, user_triggers: Cell::new(None), history, info }
+        Self {
+            column_ids: info.column_ids(),
+            portable: false,
+            user_triggers: Cell::new(None),
+            spare_rowid: OnceCell::new(),
+            history,
+            info,
+        }
+    }
+
+    /// Whether its rows have rowids that are not its key.
+    pub fn has_spare_rowid(&self, db: Db) -> bool {
+        *self.spare_rowid.get_or_init(|| schema::has_spare_rowid(db, &self.info))
     }
 
     /// The text of a per-table statement.

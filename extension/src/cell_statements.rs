@@ -8,7 +8,7 @@ use crate::sqlite::Stmt;
 struct OfTable {
     table: u32,
     /// By the column's position, for each way to write it.
-    of_columns: Vec<[Option<Stmt>; 3]>,
+    of_columns: Vec<[Option<Stmt>; RowWrite::ALL]>,
 }
 
 /// Those of a connection. Tables are few, and the one used last is looked at first.

@@ -3,10 +3,14 @@
 
 use crate::apply::{is_visible, MergedEntry};
 use crate::catalog::Table;
+use crate::merge::is_the_rows;
 use crate::session::Session;
+use crate::sqlgen::RowWrite;
 use crate::sqlite::Result;
 use starling_crdt::decide::{first_of_row, overwrites, Incoming, IncomingCell, IncomingKind};
 use starling_crdt::row_clock::{CellClock, RowClock};
+use starling_crdt::ValueRef;
+use std::cell::Cell;
 
 impl CellMerge<'_> {
     fn listed(&self) -> CellClock {
@@ -29,6 +33,8 @@ pub struct CellMerge<'a> {
     pub table: &'a Table,
     /// Its row's key, internal form.
     pub key: &'a [u8],
+    /// Where the row was when it was inserted, if the cell before did that.
+    pub rowid: &'a Cell<Option<i64>>,
     /// Its row's causal length, which is odd.
     pub cl: u64,
     /// Its column's position.
@@ -67,7 +73,9 @@ impl Session {
     /// `clock` is the row's; none if it is the one that was written last, and stays where it is.
     fn overwrite(&self, merge: &CellMerge<'_>, clock: Option<RowClock>) -> Result<()> {
         let (table, key, cell) = (merge.table, merge.key, &merge.cell);
-        self.update_cells(table, key, &[(merge.position, cell.value)])?;
+        if clock.is_some() || !self.update_at_rowid(merge)? {
+            self.update_cells(table, key, &[(merge.position, cell.value)])?;
+        }
         let in_place = if clock.is_some() { None } else { self.set_in_newest(merge) };
         let before = match in_place {
             Some(before) => before,
@@ -90,6 +98,33 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Updates the row where the cell before inserted it, which spares the way through the key's index; `false` if it is not
+    /// there, or something refuses the value.
+    fn update_at_rowid(&self, merge: &CellMerge<'_>) -> Result<bool> {
+        let Some(rowid) = merge.rowid.get() else { return Ok(false) };
+        let updated = self.update_cell_at(merge.table, merge.key, rowid, (merge.position, merge.cell.value))?;
+        if !updated {
+            merge.rowid.set(None);
+        }
+        Ok(updated)
+    }
+
+    /// Updates a cell of the row at a rowid, if that is the row; `false` if it is not, or something refuses the value. Not for
+    /// a table with triggers of the user's.
+    fn update_cell_at(&self, table: &Table, key: &[u8], rowid: i64, cell: (usize, ValueRef<'_>)) -> Result<bool> {
+        let write = || {
+            let mut stmt = self.bind_cells(table, key, RowWrite::UpdateAt, &[cell])?;
+            stmt.bind_int(table.info.keys.len() + 2, rowid)?;
+            stmt.execute()
+        };
+        match self.as_merge(table, key, write) {
+            Ok(seen) => Ok(seen == 1),
+            // Where that ended the transaction, nothing may go on.
+            Err(e) if is_the_rows(&e) && self.tx.borrow().active => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Lists the cell in the clock that was written last, if that is its row's; answers what was listed there.
@@ -115,6 +150,7 @@ impl Session {
         if !is_visible(table, &clock) || !self.insert_if_free(table, key, (merge.position, cell.value))? {
             return Ok(false);
         }
+        merge.rowid.set(table.has_spare_rowid(self.db).then(|| self.db.last_insert_rowid()));
         self.put_clock_later(table, key, clock, false)?;
         Ok(true)
     }

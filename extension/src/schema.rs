@@ -1,7 +1,7 @@
 //! What a table looks like, read through SQLite (never by searching its SQL text), and whether it can be a CRR.
 
 use crate::sql_text::has_keyword;
-use crate::sqlgen::{Ident, Literal, MAX_TABLE_ID};
+use crate::sqlgen::{Ident, Literal, MAX_TABLE_ID, ROWID};
 use crate::sqlite::{Db, Error, Result};
 use starling_crdt::key::MAX_KEY_COLUMNS;
 
@@ -202,8 +202,14 @@ pub fn is_strict(db: Db, name: &str) -> Result<bool> {
     Ok(false)
 }
 
+/// Whether a table has rowids beside its key, and no other column goes by their name.
+pub fn has_spare_rowid(db: Db, table: &TableInfo) -> bool {
+    let named = |c: &Column| c.name.eq_ignore_ascii_case(ROWID);
+    !table.int_key && !table.keys.iter().chain(&table.columns).any(named) && has_rowid(db, &table.name)
+}
+
 fn has_rowid(db: Db, name: &str) -> bool {
-    db.prepare(&format!("SELECT rowid FROM main.{} LIMIT 0", Ident(name))).is_ok()
+    db.prepare(&format!("SELECT {ROWID} FROM main.{} LIMIT 0", Ident(name))).is_ok()
 }
 
 /// The index that holds the primary key, where it is not the rowid.

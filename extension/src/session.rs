@@ -391,6 +391,7 @@ impl Session {
 fn write_row(table: &Table, write: RowWrite, columns: &[usize]) -> String {
     match write {
         RowWrite::Update => crate::sqlgen::update_row(&table.info, columns),
+        RowWrite::UpdateAt => crate::sqlgen::update_row_at(&table.info, columns),
         RowWrite::Insert => crate::sqlgen::insert_row(&table.info, columns),
         RowWrite::Replace => crate::sqlgen::replace_row(&table.info, columns),
     }

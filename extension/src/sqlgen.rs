@@ -395,10 +395,17 @@ pub fn row_exists(table: &TableInfo) -> String {
 pub enum RowWrite {
     /// [`update_row`]
     Update,
+    /// [`update_row_at`]
+    UpdateAt,
     /// [`insert_row`]
     Insert,
     /// [`replace_row`]
     Replace,
+}
+
+impl RowWrite {
+    /// How many there are.
+    pub const ALL: usize = 4;
 }
 
 /// `INSERT` of keys and the given columns; nothing happens where the key is taken.
@@ -429,6 +436,14 @@ pub fn update_row(table: &TableInfo, columns: &[usize]) -> String {
         .map(|(i, c)| format!("{} = ?{}", Ident(&c.name), first + i));
     format!("UPDATE main.{} SET {} WHERE {}", Ident(&table.name), list(sets, ", "), key_match(table, 1))
 }
+
+/// As [`update_row`], of a row whose place is known: its rowid is the last parameter. It has its key, or nothing happens.
+pub fn update_row_at(table: &TableInfo, columns: &[usize]) -> String {
+    format!("{} AND {ROWID} = ?{}", update_row(table, columns), table.keys.len() + columns.len() + 1)
+}
+
+/// What a rowid is called in a table that has no column of that name.
+pub const ROWID: &str = "rowid";
 
 /// `DELETE` by key.
 pub fn delete_row(table: &TableInfo) -> String {

@@ -134,7 +134,7 @@ fn merge(session: &Session, nine: &Nine<'_>, last: Option<LastKey>, columns: Opt
             }
         }
     };
-    let merged = merge_into(session, nine, &table, &key.key);
+    let merged = merge_into(session, nine, &table, &key);
     if merged.is_err() && triggers_saw_it_go(session, nine, &table, &key.key).unwrap_or(true) {
         session.poison();
     }
@@ -153,7 +153,8 @@ fn triggers_saw_it_go(session: &Session, nine: &Nine<'_>, table: &Table, key: &[
     Ok(local.visible && local.clock.is_some_and(|clock| clock.cl < nine.cl))
 }
 
-fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, key: &[u8]) -> Result<()> {
+fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, last: &LastKey) -> Result<()> {
+    let (key, rowid) = (last.key.as_slice(), &last.rowid);
     let tombstone = nine.cl.is_multiple_of(2);
     let sentinel = nine.cid == "-1";
     let position = if sentinel || tombstone { None } else { session.column_meant(table, nine.cid)? };
@@ -177,7 +178,7 @@ fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, key: &[u8]) -> 
     let converted = session.converted(nine.value, column.affinity)?;
     let value = converted.as_ref().map_or(nine.value, Value::as_ref);
     let cell = IncomingCell { column: column.id, version: nine.col_version, stamp, value };
-    match session.merge_cell(&CellMerge { table, key, cl: nine.cl, position, cell })? {
+    match session.merge_cell(&CellMerge { table, key, rowid, cl: nine.cl, position, cell })? {
         Some(entries) => log_all(session, table, key, &entries),
         None => log(session, table, key, [(Kind::Mask, stamp.seq, &[column.id][..])].into_iter()),
     }

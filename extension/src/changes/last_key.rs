@@ -7,6 +7,7 @@ use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::value::Encoded;
 use starling_crdt::{key, ValueRef};
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// A packed key, and what it is in a table.
@@ -16,6 +17,8 @@ pub struct LastKey {
     packed: Vec<u8>,
     /// Internal form.
     pub key: Vec<u8>,
+    /// The rowid that the row got when the cell before inserted it. Another row may have it by now.
+    pub rowid: Cell<Option<i64>>,
 }
 
 impl LastKey {
@@ -41,7 +44,8 @@ impl LastKey {
         packed.extend_from_slice(pk);
         key.clear();
         let why = put_canonical(session, table, columns.iter().map(|c| Ok(Encoded::Plain(*c))), &mut key)?;
-        Ok(why.map_or_else(|| Ok(Self { table: Rc::clone(table), packed, key }), Err))
+        let rowid = Cell::new(None);
+        Ok(why.map_or_else(|| Ok(Self { table: Rc::clone(table), packed, key, rowid }), Err))
     }
 }
 

@@ -67,6 +67,34 @@ fn what_a_rollback_took_back_is_not_known_any_more() {
 }
 
 #[test]
+fn a_row_is_known_by_its_key_wherever_it_has_gone() {
+    // Another row may have come where it was.
+    let moved = "UPDATE foo SET rowid = 77 WHERE k = 1; INSERT INTO foo(rowid, k) VALUES(1, 2);";
+    let site = in_one_transaction(&[&b(1, 1, 0), moved, &b(2, 2, 1), &c(3, 1, 2)]);
+    assert_eq!(site.rows("SELECT rowid, * FROM foo"), ["1|2|NULL|NULL", "77|1|2|3"]);
+    let swapped = "DELETE FROM foo; INSERT INTO foo(rowid, k, b, c) VALUES(1, 2, 2, 2), (2, 1, 1, 1);";
+    let site = in_one_transaction(&[&b(1, 1, 0), swapped, &cell("foo", "c", 4, 2, 1).replace(", 1, 1)", ", 3, 1)")]);
+    assert_eq!(site.rows("SELECT rowid, * FROM foo"), ["1|2|2|2", "2|1|1|4"]);
+}
+
+#[test]
+fn whatever_its_rowid_is_called_a_row_takes_its_cells() {
+    for schema in [
+        "CREATE TABLE foo(k TEXT PRIMARY KEY NOT NULL, b, c, rowid, oid)",
+        "CREATE TABLE foo(k INTEGER PRIMARY KEY NOT NULL, b, c)",
+        "CREATE TABLE foo(k PRIMARY KEY NOT NULL, b, c) WITHOUT ROWID",
+        "CREATE TABLE foo(rowid TEXT PRIMARY KEY NOT NULL, b, c)",
+        "CREATE TABLE foo(k TEXT PRIMARY KEY NOT NULL, b, c, rowid AS (b + 1))",
+    ] {
+        let site = Site::memory().with(&[("foo", schema)]);
+        site.exec(&format!("BEGIN; {} {} {} COMMIT", b(1, 1, 0), c(4, 1, 1), b(2, 2, 2)));
+        assert_eq!(site.rows("SELECT b, c FROM foo"), ["2|4"], "{schema}");
+        let listed = site.rows("SELECT cid, val, col_version FROM crsql_changes ORDER BY cid");
+        assert!(listed.ends_with(&["'b'|2|2".into(), "'c'|4|1".into()]), "{schema}: {listed:?}");
+    }
+}
+
+#[test]
 fn a_row_of_another_table_with_the_same_key_is_another_row() {
     let bar = |cid, value, version, seq| cell("bar", cid, value, version, seq);
     let steps = [b(1, 1, 0), bar("b", 7, 5, 1), b(2, 2, 2), bar("c", 8, 1, 3), c(3, 1, 4), bar("b", 6, 4, 5)];

@@ -108,7 +108,9 @@ pub fn timed(f: impl FnOnce() -> Result<()>) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// As [`timed`]; a `perf record --delay=-1 --control=fifo:$PERF_CONTROL` looks at nothing else.
+/// As [`timed`]; a `perf record --delay=-1 --control=fifo:$PERF_CONTROL` looks at nothing else, nor does callgrind where it is
+/// told to `--toggle-collect='*watched*'`.
+#[inline(never)]
 fn watched(f: impl FnOnce() -> Result<()>) -> Result<f64> {
     let tell = |what: &str| -> Result<()> {
         match std::env::var_os("PERF_CONTROL") {
