@@ -68,7 +68,9 @@ impl Filled {
 
     /// Nothing is known.
     pub fn clear(&mut self) {
-        self.tables.clear();
+        if !self.tables.is_empty() {
+            self.tables.clear();
+        }
     }
 }
 

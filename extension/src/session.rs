@@ -69,10 +69,12 @@ pub enum Hot {
     Join,
     /// A log record that comes after all others.
     AddNext,
+    /// Such a one of a local transaction, without chunks.
+    AddLocal,
 }
 
 impl Hot {
-    const ALL: usize = 2;
+    const ALL: usize = 3;
 }
 
 impl Hash for Sql {

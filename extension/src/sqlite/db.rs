@@ -234,9 +234,10 @@ impl Db {
         let file_control = unsafe { (*self.api.routines()).file_control }?;
         let mut version: c_uint = 0;
         let place: *mut c_uint = &mut version;
-        // SAFETY: an open connection, a C string, and for this question a place to write an unsigned int.
+        // SAFETY: an open connection, no name, which means `main` and is not looked for, and for this question a place to write an
+        // unsigned int.
         let rc =
-            unsafe { file_control(self.db, c"main".as_ptr(), ffi::SQLITE_FCNTL_DATA_VERSION as c_int, place.cast()) };
+            unsafe { file_control(self.db, std::ptr::null(), ffi::SQLITE_FCNTL_DATA_VERSION as c_int, place.cast()) };
         (rc == codes::OK).then_some(version)
     }
 
