@@ -45,6 +45,9 @@ pub struct Table {
 #[derive(Debug, Default)]
 pub struct Catalog {
     schema_version: Option<i64>,
+    /// It was read in a transaction that writes, and perhaps changed the schema: a rollback may bring that version round again for
+    /// another schema.
+    unsettled: bool,
     data_version: Option<i64>,
     by_id: BTreeMap<u32, Rc<Table>>,
     by_name: BTreeMap<String, u32>,
@@ -119,8 +122,35 @@ impl Session {
             drop(catalog);
             self.tx.borrow_mut().last_table = None;
             self.forget_schema();
+            self.settle_later();
         }
         Ok(())
+    }
+
+    /// The catalogue that is read now may be one of a schema that nobody has committed: its end must be told.
+    fn settle_later(&self) {
+        if self.db.is_writing("main") != Some(true) {
+            return;
+        }
+        let told = self.join_transaction().is_ok();
+        let mut catalog = self.catalog.borrow_mut();
+        catalog.unsettled = told;
+        if !told {
+            catalog.schema_version = None;
+        }
+    }
+
+    /// The transaction in which the catalogue was read is committed.
+    pub fn settle_catalog(&self) {
+        self.catalog.borrow_mut().unsettled = false;
+    }
+
+    /// A part of the open transaction was rolled back, perhaps with the schema that the catalogue was read for.
+    pub fn doubt_catalog(&self) {
+        let mut catalog = self.catalog.borrow_mut();
+        if catalog.unsettled {
+            catalog.schema_version = None;
+        }
     }
 
     /// Forgets the catalogue after a change of our own to it. What is read from here on belongs to a schema that is not the one
@@ -130,7 +160,7 @@ impl Session {
         self.forget_plain();
         let mut catalog = self.catalog.borrow_mut();
         catalog.clear();
-        catalog.schema_version = None;
+        (catalog.schema_version, catalog.unsettled) = (None, false);
         drop(catalog);
         self.tx.borrow_mut().last_table = None;
         self.forget_schema();

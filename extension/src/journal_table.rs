@@ -84,6 +84,7 @@ impl VTab for JournalTable {
         let file_version = self.session.db.file_version();
         self.session.known_tail.set(file_version.zip(tail).map(left));
         self.session.plain_committed(file_version);
+        self.session.settle_catalog();
         self.session.end_transaction();
         Ok(())
     }
@@ -122,6 +123,7 @@ impl VTab for JournalTable {
         self.session.known_tail.set(None);
         self.session.forget_plain();
         self.session.doubt_user_triggers();
+        self.session.doubt_catalog();
         self.session.journal.borrow_mut().rollback_to(n);
         self.session.tx.borrow_mut().rollback_to(n);
         self.session.meta.replace(None);

@@ -373,6 +373,28 @@ fn after_a_rollback_to_a_savepoint_temporary_triggers_are_looked_for_anew() {
 }
 
 #[test]
+fn a_schema_version_that_comes_round_again_after_a_rollback_is_another_schema() {
+    let cell = |value: i64, version: i64| {
+        format!("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('x'), 'a', {value}, {version}, 1, x'aa', 1, 0);")
+    };
+    let touch = "CREATE TRIGGER touch AFTER UPDATE OF a ON t BEGIN UPDATE t SET b = 'trigger' WHERE id = NEW.id; END;";
+    for (begin, back) in [("BEGIN; SAVEPOINT s;", "ROLLBACK TO s;"), ("BEGIN;", "ROLLBACK; BEGIN;")] {
+        // What was looked up in the schema that went: that nobody has triggers on the table, and what its columns are called.
+        let s = site();
+        s.exec(&format!("INSERT INTO t VALUES('x', 1, 1); {begin} CREATE INDEX i ON t(a); {}", cell(2, 2)));
+        s.exec(&format!("{back} {touch} {} COMMIT", cell(3, 3)));
+        assert_eq!(s.rows("SELECT * FROM t"), ["'x'|3|1"], "{back}");
+        let s = site();
+        s.exec(&format!("INSERT INTO t VALUES('x', 1, 1); {begin} CREATE INDEX i ON t(a);"));
+        assert_eq!(s.one::<i64>("SELECT count(*) FROM crsql_changes"), 2);
+        s.exec(&format!("{back} ALTER TABLE t RENAME COLUMN a TO a2;"));
+        assert_eq!(s.rows("SELECT cid, val FROM crsql_changes"), ["'a2'|1", "'b'|1"], "{back}");
+        s.exec("UPDATE t SET a2 = 5; COMMIT");
+        assert_eq!(s.rows("SELECT cid, val, col_version FROM crsql_changes"), ["'b'|1|1", "'a2'|5|2"], "{back}");
+    }
+}
+
+#[test]
 fn a_later_lifetime_that_is_refused_stops_nothing_else_whoever_looks_on() {
     let t = |rest: &str| format!("CREATE TABLE t(id INTEGER PRIMARY KEY, x {rest}, y, z)");
     let o = ("o", "CREATE TABLE o(id INTEGER PRIMARY KEY, v)");
