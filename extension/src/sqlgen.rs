@@ -351,29 +351,34 @@ fn differs(column: &Column, sink: Sink) -> String {
 }
 
 fn key_match(table: &TableInfo, first: usize) -> String {
-    list(table.keys.iter().enumerate().map(|(i, k)| format!("{} = ?{}", Ident(&k.name), first + i)), " AND ")
+    list(table.keys.iter().enumerate().map(|(i, k)| format!("{} = ?{}", table.of(k), first + i)), " AND ")
+}
+
+impl TableInfo {
+    /// A column, named with its table: a bare name in double quotes that is none any more (somebody has just renamed the column)
+    /// would be a string to SQLite, and no error.
+    fn of(&self, column: &Column) -> String {
+        format!("{}.{}", Ident(&self.name), Ident(&column.name))
+    }
 }
 
 /// `SELECT` of all columns of one row, by key.
 pub fn select_row(table: &TableInfo) -> String {
-    let columns = if table.columns.is_empty() {
-        "1".to_string()
-    } else {
-        list(table.columns.iter().map(|c| Ident(&c.name)), ", ")
-    };
+    let columns =
+        if table.columns.is_empty() { "1".to_string() } else { list(table.columns.iter().map(|c| table.of(c)), ", ") };
     format!("SELECT {columns} FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
 }
 
 /// `SELECT` of all rows: keys, then columns.
 pub fn select_rows(table: &TableInfo) -> String {
-    let all = list(table.keys.iter().chain(&table.columns).map(|c| Ident(&c.name)), ", ");
+    let all = list(table.keys.iter().chain(&table.columns).map(|c| table.of(c)), ", ");
     format!("SELECT {all} FROM main.{}", Ident(&table.name))
 }
 
 /// `SELECT` of the keys of rows where one of these columns does not hold its default, and for each whether it does not.
 pub fn select_not_default(table: &TableInfo, columns: &[&Column]) -> String {
-    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
-    let differs = |c: &&Column| format!("({} IS NOT ({}))", Ident(&c.name), c.default_sql.as_deref().unwrap_or("NULL"));
+    let keys = list(table.keys.iter().map(|k| table.of(k)), ", ");
+    let differs = |c: &&Column| format!("({} IS NOT ({}))", table.of(c), c.default_sql.as_deref().unwrap_or("NULL"));
     let flags = list(columns.iter().map(differs), ", ");
     let any = list(columns.iter().map(differs), " OR ");
     format!("SELECT {keys}, {flags} FROM main.{} WHERE {any} ORDER BY {keys}", Ident(&table.name))
@@ -381,7 +386,7 @@ pub fn select_not_default(table: &TableInfo, columns: &[&Column]) -> String {
 
 /// `SELECT` of all keys.
 pub fn select_keys(table: &TableInfo) -> String {
-    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
+    let keys = list(table.keys.iter().map(|k| table.of(k)), ", ");
     format!("SELECT {keys} FROM main.{} ORDER BY {keys}", Ident(&table.name))
 }
 

@@ -375,7 +375,9 @@ fn after_a_rollback_to_a_savepoint_temporary_triggers_are_looked_for_anew() {
 #[test]
 fn a_schema_version_that_comes_round_again_after_a_rollback_is_another_schema() {
     let cell = |value: i64, version: i64| {
-        format!("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('x'), 'a', {value}, {version}, 1, x'aa', 1, 0);")
+        format!(
+            "INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('x'), 'a', {value}, {version}, 1, x'aa', 1, 0);"
+        )
     };
     let touch = "CREATE TRIGGER touch AFTER UPDATE OF a ON t BEGIN UPDATE t SET b = 'trigger' WHERE id = NEW.id; END;";
     for (begin, back) in [("BEGIN; SAVEPOINT s;", "ROLLBACK TO s;"), ("BEGIN;", "ROLLBACK; BEGIN;")] {
