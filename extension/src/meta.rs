@@ -46,8 +46,8 @@ impl Session {
             self.meta.replace(None);
             self.forget_catalog();
         }
-        let mut stmt = self.db.prepare_transient("SELECT 1 FROM main.sqlite_master WHERE name = 'crsql_log'")?;
-        stmt.step()
+        // Answered from the schema in memory, where a question to sqlite_master would read all of it.
+        self.db.prepare_transient("PRAGMA main.table_info(crsql_log)")?.step()
     }
 
     fn file_id(&self) -> Result<i64> {

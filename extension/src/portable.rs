@@ -84,7 +84,7 @@ impl Session {
     }
 
     fn has_inbox(&self, table: u32) -> Result<bool> {
-        Ok(self.inboxes()?.contains(&table))
+        self.db.prepare_transient(&format!("PRAGMA main.table_info({})", inbox_name(table)))?.step()
     }
 
     /// A table is let go: its inbox is emptied, and every trigger that writes to it is dropped, whatever table that stands on
@@ -118,26 +118,16 @@ impl Session {
         if !self.has_schema()? {
             return Ok(());
         }
-        for inbox in self.inboxes()?.into_iter().map(inbox_name) {
+        for table in self.captured_by_inbox()? {
+            if !self.has_inbox(table)? {
+                continue;
+            }
+            let inbox = inbox_name(table);
             self.db.exec(&format!(
                 "CREATE TEMP TRIGGER IF NOT EXISTS {inbox}_join AFTER INSERT ON main.{inbox} BEGIN \
                  INSERT INTO {JOURNAL}(tag) VALUES(0); END"
             ))?;
         }
         Ok(())
-    }
-
-    /// The tables that have an inbox.
-    pub fn inboxes(&self) -> Result<Vec<u32>> {
-        let mut all = self.db.prepare_transient(
-            "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name LIKE 'crsql\\_inbox\\_%' ESCAPE '\\'",
-        )?;
-        let mut ids = Vec::new();
-        while all.step()? {
-            let name = schema::text(all.column_text(0));
-            ids.extend(name.strip_prefix("crsql_inbox_").and_then(|id| id.parse::<u32>().ok()));
-        }
-        ids.sort_unstable();
-        Ok(ids)
     }
 }
