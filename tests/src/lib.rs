@@ -4,6 +4,7 @@ pub mod disk;
 pub mod fuzz;
 pub mod ledger;
 pub mod random;
+pub mod shared;
 pub mod site;
 #[cfg(test)]
 mod tidy;

@@ -50,6 +50,8 @@ mod portable_merges;
 mod refusals;
 #[path = "extension/scopes.rs"]
 mod scopes;
+#[path = "extension/threads.rs"]
+mod threads;
 #[path = "extension/transparency.rs"]
 mod transparency;
 #[path = "extension/young.rs"]
