@@ -179,13 +179,15 @@ fn altered<'a>(args: &Args<'a>, function: &str) -> Result<&'a str> {
 }
 
 fn begin_alter(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
-    session.begin_alter(altered(args, "crsql_begin_alter")?)?;
+    let table = altered(args, "crsql_begin_alter")?;
+    session.keeping_rowid(|| session.begin_alter(table))?;
     Ok(ok())
 }
 
 /// A third argument, by which other implementations were told that no column went, is not needed.
 fn commit_alter(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
-    session.commit_alter(altered(args, "crsql_commit_alter")?)?;
+    let table = altered(args, "crsql_commit_alter")?;
+    session.keeping_rowid(|| session.commit_alter(table))?;
     Ok(ok())
 }
 

@@ -370,10 +370,12 @@ impl Session {
         result
     }
 
-    /// Runs `f` so that all of it or nothing stays.
+    /// Runs `f` so that all of it or nothing stays, and nobody sees it in `last_insert_rowid()`.
     pub fn atomically<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        let bracket = self.begin()?;
-        self.settle(bracket, f())
+        self.keeping_rowid(|| {
+            let bracket = self.begin()?;
+            self.settle(bracket, f())
+        })
     }
 
     /// Begins what `settle` ends.

@@ -1,8 +1,8 @@
 //! The same through the stock sqlite3 shell with the extension that ships (STARLING_SO), in files and in every journal mode.
 
-use super::seen::same;
 use super::statements::{self, ALL, CRRS};
 use starling_tests::random::{each_seed, Random};
+use starling_tests::seen::same;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
