@@ -154,7 +154,7 @@ fn a_merge_outside_of_a_transaction_leaves_none_open_and_nothing_in_half() {
         let hex: String = part.iter().map(|b| format!("{b:02x}")).collect();
         failures += until_it_ends(&a, &fuse, &format!("SELECT starling_merge(x'{hex}')"), false);
     }
-    assert!(failures > 100, "it was hardly ever interrupted: {failures}");
+    assert!(failures > 50, "it was hardly ever interrupted: {failures}");
     check(&a);
     meet(&a, &b);
 }

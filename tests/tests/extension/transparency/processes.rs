@@ -95,8 +95,8 @@ impl Theatre {
         self.processes[who] = self.start();
     }
 
-    /// Whoever changes a schema without a window has it announced at once: a connection that is opened later would, and
-    /// its write would be one that the plain file does not see.
+    /// Whoever changes a schema has the extension look after it at once: a connection that is opened later would, and its
+    /// write would be one that the plain file does not see.
     fn announce(&mut self, who: usize) {
         self.call(who, "SELECT starling_resume()");
     }
@@ -121,6 +121,7 @@ impl Theatre {
                     return self.kill(who);
                 }
                 assert_eq!(self.call(who, "SELECT crsql_commit_alter('x')"), Value::Null);
+                self.announce(who);
             }
             1 => {
                 let sql = "CREATE TRIGGER IF NOT EXISTS late AFTER UPDATE ON r BEGIN INSERT INTO note(what) VALUES('late'); END";
