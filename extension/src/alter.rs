@@ -140,9 +140,7 @@ impl Session {
             self.tx_mut().windows.push(Rc::new(AlterWindow { before, columns, digest }));
             Ok(())
         };
-        open().inspect_err(|_| {
-            let _ = self.db.exec(UNDO);
-        })
+        open().inspect_err(|_| self.undo(UNDO))
     }
 
     fn window(&self, id: u32) -> Option<Rc<AlterWindow>> {
@@ -176,9 +174,7 @@ impl Session {
         };
         let result = self.close_window(&window).and_then(|()| self.db.exec(KEEP));
         result.map_err(|e| {
-            if !self.db.is_autocommit() {
-                let _ = self.db.exec(UNDO);
-            }
+            self.undo(UNDO);
             self.forget_catalog();
             Error::new(e.code, format!("{}; everything since crsql_begin_alter was rolled back", e.message))
         })

@@ -78,8 +78,9 @@ pub fn is_registered(db: Db) -> bool {
     let ask = || -> Result<bool> {
         // Asked first, so that a first load leaves no "no such function" in the application's error log; by a table of ours,
         // since to list all functions took a third of the time that opening a connection takes.
-        let mut known = db.prepare_transient("PRAGMA main.table_info(starling_changesets)")?;
-        if !known.step()? {
+        // Where the file is locked, so that the schema cannot be read, the function has to tell.
+        let known = db.prepare_transient("PRAGMA main.table_info(starling_changesets)").and_then(|mut q| q.step());
+        if known == Ok(false) {
             return Ok(false);
         }
         let mut stmt = db.prepare_transient("SELECT starling_version() || ' ' || crsql_sha()")?;
@@ -179,13 +180,15 @@ fn altered<'a>(args: &Args<'a>, function: &str) -> Result<&'a str> {
 }
 
 fn begin_alter(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
-    session.begin_alter(altered(args, "crsql_begin_alter")?)?;
+    let table = altered(args, "crsql_begin_alter")?;
+    session.keeping_rowid(|| session.begin_alter(table))?;
     Ok(ok())
 }
 
 /// A third argument, by which other implementations were told that no column went, is not needed.
 fn commit_alter(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
-    session.commit_alter(altered(args, "crsql_commit_alter")?)?;
+    let table = altered(args, "crsql_commit_alter")?;
+    session.keeping_rowid(|| session.commit_alter(table))?;
     Ok(ok())
 }
 

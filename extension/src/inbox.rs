@@ -274,11 +274,11 @@ impl Session {
             self.join_transaction()?;
             self.flush()
         };
-        if self.tx.borrow().active || self.db.exec("SAVEPOINT crsql").is_err() {
+        let bracket = if self.tx.borrow().active { None } else { self.begin().ok() };
+        match bracket {
+            Some(bracket) => self.settle(bracket, drain())?,
             // Inside a statement that writes there can be no savepoint: its transaction is the drain's.
-            drain()?;
-        } else {
-            self.settle(drain())?;
+            None => drain()?,
         }
         Ok(true)
     }

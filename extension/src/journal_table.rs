@@ -339,6 +339,7 @@ impl Session {
         self.journal.borrow_mut().end();
         self.tx.borrow_mut().end();
         self.merging.replace(None);
+        self.way_out.set(None);
     }
 
     /// Makes this connection's journal part of the open transaction, so that its end is told.

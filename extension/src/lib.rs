@@ -74,6 +74,27 @@ use std::rc::Rc;
 /// Registers everything on a connection. A database that can be written gets its internal tables now, as programs expect
 /// `crsql_site_id` to be there; where that is not possible they are made when first needed.
 pub(crate) fn register(db: Db) -> Result<()> {
+    // To open a connection does not wait for locks, and this one may be a thread's that waits for the program to go on:
+    // Python loads extensions with its global lock held. A busy handler of the program's own could not be put back; none is
+    // in force while automatic extensions are loaded.
+    let patience = {
+        let mut ask = db.prepare_transient("PRAGMA busy_timeout")?;
+        if ask.step()? {
+            ask.column_int(0)
+        } else {
+            0
+        }
+    };
+    if patience == 0 {
+        return register_at_once(db);
+    }
+    db.exec("PRAGMA busy_timeout = 0")?;
+    let registered = register_at_once(db);
+    db.exec(&format!("PRAGMA busy_timeout = {patience}"))?;
+    registered
+}
+
+fn register_at_once(db: Db) -> Result<()> {
     if functions::is_registered(db) {
         // Loaded twice, by the program and by a library that it uses, say.
         return Ok(());

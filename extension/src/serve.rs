@@ -31,6 +31,8 @@ struct Position {
     chunk: u64,
     /// Entries of that chunk that went into the parts before.
     entry: usize,
+    /// Its size then.
+    size: usize,
 }
 
 struct Part<'s> {
@@ -67,10 +69,34 @@ impl RecordEncoder {
         self.record.flags & flags::WHOLE != 0 && !self.left_out
     }
 
+    /// Between two parts the connection itself may have written, and a sweep have dropped some of the record, which then makes
+    /// no changeset that may be claimed, or moved what is left of it together.
+    fn keep_up(&mut self, session: &Session) -> Result<()> {
+        let same = |now: &Record| now.chunks == self.record.chunks && now.flags == self.record.flags;
+        match session.record_at(self.record.db_version)? {
+            Some(now) if same(&now) => {}
+            Some(now) => {
+                self.left_out = true;
+                if now.chunks != self.record.chunks {
+                    self.at = Position::default();
+                }
+                self.record = now;
+            }
+            None => {
+                self.left_out = true;
+                self.at.chunk = self.record.chunks + 1;
+            }
+        }
+        Ok(())
+    }
+
     /// The next part and whether it is the last; `None` after that.
     pub fn next_part(&mut self, session: &Session) -> Result<Option<(Vec<u8>, bool)>> {
         if self.done {
             return Ok(None);
+        }
+        if self.part > 0 {
+            self.keep_up(session)?;
         }
         let header = Header {
             dot: self.header,
@@ -109,6 +135,10 @@ impl Part<'_> {
     /// Encodes the next chunk, or as much of it as the part has room for: rows may be large.
     fn fill(&mut self, at: &mut Position) -> Result<()> {
         let bytes = self.record.chunk(self.session, at.chunk)?;
+        if at.size != bytes.len() {
+            // The first entry, or something of the chunk was dropped since: what it holds may come twice.
+            *at = Position { chunk: at.chunk, entry: 0, size: bytes.len() };
+        }
         let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
         let mut n = 0;
         while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
@@ -122,7 +152,7 @@ impl Part<'_> {
             self.entry(&entry, reader.key(), reader.columns())?;
             at.entry = n;
         }
-        *at = Position { chunk: at.chunk + 1, entry: 0 };
+        *at = Position { chunk: at.chunk + 1, ..Position::default() };
         Ok(())
     }
 

@@ -130,6 +130,8 @@ pub struct Session {
     column_statements: RefCell<HashMap<ColumnsKey, Stmt, BuildHasherDefault<QuickHasher>>>,
     cell_statements: RefCell<CellStatements>,
     pinned: Cell<bool>,
+    /// A statement whose interruption ends the transaction.
+    pub(crate) way_out: Cell<Option<Stmt>>,
     pub(crate) meta: RefCell<Option<Rc<Meta>>>,
     pub(crate) catalog: RefCell<Catalog>,
     /// Touches of the open transaction.
@@ -159,6 +161,15 @@ pub struct Session {
     pub(crate) spare_chunk: Cell<ChunkWriter>,
     /// The key of the cell that was merged last.
     pub(crate) last_key: Cell<Option<LastKey>>,
+}
+
+/// What `begin` began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bracket {
+    /// A transaction: none was open.
+    Transaction,
+    /// A savepoint in the open one.
+    Savepoint,
 }
 
 /// What a commit of this connection left behind.
@@ -216,6 +227,7 @@ impl Session {
             column_statements: RefCell::default(),
             cell_statements: RefCell::default(),
             pinned: Cell::new(false),
+            way_out: Cell::new(None),
             meta: RefCell::new(None),
             catalog: RefCell::default(),
             journal: RefCell::default(),
@@ -322,6 +334,7 @@ impl Session {
     /// Forgets every cached statement.
     pub fn finalize_statements(&self) {
         self.pinned.set(false);
+        self.way_out.set(None);
         self.statements.borrow_mut().clear();
         self.hot.iter().for_each(|stmt| stmt.set(None));
         self.column_statements.borrow_mut().clear();
@@ -359,33 +372,58 @@ impl Session {
         result
     }
 
-    /// Runs `f` so that all of it or nothing stays.
+    /// Runs `f` so that all of it or nothing stays, and nobody sees it in `last_insert_rowid()`.
     pub fn atomically<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.db.exec("SAVEPOINT crsql")?;
-        self.settle(f())
+        self.keeping_rowid(|| {
+            let bracket = self.begin()?;
+            self.settle(bracket, f())
+        })
     }
 
-    /// The end of what began with `SAVEPOINT crsql`: it stays, or is undone.
-    pub(crate) fn settle<T>(&self, result: Result<T>) -> Result<T> {
-        match result {
-            Ok(value) => {
-                if let Err(e) = self.db.exec("RELEASE crsql") {
-                    self.undo();
-                    return Err(e);
-                }
-                Ok(value)
-            }
-            Err(e) => {
-                self.undo();
-                Err(e)
-            }
+    /// Begins what `settle` ends.
+    pub(crate) fn begin(&self) -> Result<Bracket> {
+        let bracket = if self.db.is_autocommit() { Bracket::Transaction } else { Bracket::Savepoint };
+        self.keep_way_out();
+        self.db.exec("SAVEPOINT crsql").map(|()| bracket)
+    }
+
+    /// It stays, or is undone.
+    pub(crate) fn settle<T>(&self, bracket: Bracket, result: Result<T>) -> Result<T> {
+        // A commit that fails leaves no transaction open, a RELEASE that does, one that is neither open nor closed.
+        let (keep, undo) = match bracket {
+            Bracket::Transaction => ("COMMIT", "ROLLBACK"),
+            Bracket::Savepoint => ("RELEASE crsql", "ROLLBACK TO crsql; RELEASE crsql"),
+        };
+        let settled = result.and_then(|value| self.db.exec(keep).map(|()| value)).inspect_err(|_| self.undo(undo));
+        if self.db.is_autocommit() {
+            self.way_out.set(None);
         }
+        settled
     }
 
-    fn undo(&self) {
+    /// After an interrupt only what was compiled before can end the transaction, and only if no change of the schema, such as
+    /// the undoing of one, has come in between.
+    fn keep_way_out(&self) {
+        self.way_out.set(self.db.prepare_transient("BEGIN IMMEDIATE").ok());
+    }
+
+    /// Undoes with this SQL what failed. After an interrupt that is still in force SQLite runs none: then the whole transaction
+    /// goes, as it does where SQLite itself is interrupted in a write.
+    pub(crate) fn undo(&self, sql: &str) {
         // Where the error ended the whole transaction there is no savepoint left, and nothing to undo.
-        if !self.db.is_autocommit() {
-            let _ = self.db.exec("ROLLBACK TO crsql; RELEASE crsql");
+        if self.db.is_autocommit() {
+            return;
+        }
+        if self.db.exec(sql).is_ok() {
+            // It may have undone a change of the schema, which SQLite reads anew with the next statement: should that be
+            // interrupted, then only what was compiled before can end the transaction.
+            self.way_out.set(if self.db.is_autocommit() {
+                None
+            } else {
+                self.db.prepare_transient("BEGIN IMMEDIATE").ok()
+            });
+        } else if !self.db.abandon_interrupted(self.way_out.take()) {
+            self.poison();
         }
     }
 }

@@ -3,7 +3,10 @@
 pub mod disk;
 pub mod fuzz;
 pub mod ledger;
+pub mod puppet;
 pub mod random;
+pub mod seen;
+pub mod shared;
 pub mod site;
 #[cfg(test)]
 mod tidy;

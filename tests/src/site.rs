@@ -10,7 +10,7 @@ type Entry = unsafe extern "C" fn(*mut c_void, *mut *mut c_char, *const c_void) 
 
 /// Registers the extension with the embedded SQLite: every connection opened from now on has it.
 #[allow(unsafe_code)]
-fn register() {
+pub(crate) fn register() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: the entry does not change the list of automatic extensions.
@@ -30,7 +30,7 @@ fn entry() -> rusqlite::auto_extension::RawAutoExtension {
 }
 
 /// Held while a connection is opened: the list of automatic extensions is the process's.
-static OPENING: RwLock<()> = RwLock::new(());
+pub(crate) static OPENING: RwLock<()> = RwLock::new(());
 
 /// Opens a file with the extension, and nothing else done.
 ///

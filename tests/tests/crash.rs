@@ -7,6 +7,8 @@
 mod disk;
 #[path = "crash/full.rs"]
 mod full;
+#[path = "crash/interrupt.rs"]
+mod interrupt;
 #[path = "crash/kill.rs"]
 mod kill;
 #[path = "crash/open_close.rs"]

@@ -8,6 +8,8 @@ mod alter;
 mod alter_laws;
 #[path = "extension/automigrate.rs"]
 mod automigrate;
+#[path = "extension/cursors.rs"]
+mod cursors;
 #[path = "extension/damage.rs"]
 mod damage;
 #[path = "extension/exactness.rs"]
@@ -48,6 +50,8 @@ mod portable_merges;
 mod refusals;
 #[path = "extension/scopes.rs"]
 mod scopes;
+#[path = "extension/threads.rs"]
+mod threads;
 #[path = "extension/transparency.rs"]
 mod transparency;
 #[path = "extension/young.rs"]

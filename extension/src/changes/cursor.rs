@@ -33,6 +33,8 @@ pub struct ChangesCursor {
     record: Option<Record>,
     site: SiteId,
     next_chunk: u64,
+    /// The seq of the entry read last.
+    passed: u64,
     rows: VecDeque<Row>,
     tables: BTreeMap<u32, Option<(Rc<Table>, bool)>>,
     rowid: i64,
@@ -126,19 +128,36 @@ impl ChangesCursor {
             _ => false,
         };
         self.next_chunk = if skip { record.chunks + 1 } else { 0 };
+        self.passed = 0;
         self.record = Some(record);
         Ok(())
     }
 
+    /// Between two steps the connection itself may have written, and a sweep have moved what is left of the record together,
+    /// or dropped it. Then it is read once more, from the entry on that was read last.
+    fn keep_up(&mut self, session: &Session) -> Result<()> {
+        let Some(record) = self.record.as_mut().filter(|_| self.next_chunk > 0) else { return Ok(()) };
+        match session.record_at(record.db_version)? {
+            Some(now) if now.chunks == record.chunks => {}
+            Some(now) => (*record, self.next_chunk) = (now, 0),
+            None => self.next_chunk = record.chunks + 1,
+        }
+        Ok(())
+    }
+
     fn read_chunks(&mut self, session: &Session) -> Result<()> {
-        let Some(record) = self.record.clone() else { return Ok(()) };
+        self.keep_up(session)?;
+        let Some(record) = self.record.clone().filter(|r| self.next_chunk <= r.chunks) else { return Ok(()) };
         let unsorted = record.flags & flags::UNSORTED != 0;
         loop {
             let bytes = record.chunk(session, self.next_chunk)?;
             self.next_chunk += 1;
             let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
             while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
-                self.entry(session, &record, &entry, reader.key(), reader.columns())?;
+                if entry.seq >= self.passed || unsorted {
+                    self.entry(session, &record, &entry, reader.key(), reader.columns())?;
+                    self.passed = entry.seq;
+                }
             }
             if !unsorted || self.next_chunk > record.chunks {
                 break;

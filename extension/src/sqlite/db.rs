@@ -96,6 +96,28 @@ impl Db {
         Ok(())
     }
 
+    /// Has SQLite roll back the open transaction after `sqlite3_interrupt`, which no SQL can do: until the last running statement
+    /// has ended, none compiles or runs. A statement that writes does end its transaction where it is interrupted. The one
+    /// behind a blob handle needs no compiling, but a schema in memory; `way_out` is one that was compiled before. Whether no
+    /// transaction is open now.
+    pub fn abandon_interrupted(&self, way_out: Option<Stmt>) -> bool {
+        // SAFETY: slots of SQLite 3.5, within every table that was accepted; null where they were left out of the library.
+        let (blob_open, blob_close) = unsafe { ((*self.api.routines()).blob_open, (*self.api.routines()).blob_close) };
+        if let (Some(blob_open), Some(blob_close)) = (blob_open, blob_close) {
+            let mut blob = ptr::null_mut();
+            // SAFETY: an open connection, C strings, and a place of our own for the handle, which is null or closed here.
+            unsafe {
+                blob_open(self.db, c"main".as_ptr(), c"sqlite_master".as_ptr(), c"sql".as_ptr(), 1, 1, &mut blob);
+                blob_close(blob);
+            }
+        }
+        match way_out {
+            Some(mut stmt) if !self.is_autocommit() => drop(stmt.execute()),
+            _ => {}
+        }
+        self.is_autocommit()
+    }
+
     /// Whether no explicit transaction is open.
     pub fn is_autocommit(&self) -> bool {
         // SAFETY: an open connection. (So in every call below.)

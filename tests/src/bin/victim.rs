@@ -2,6 +2,8 @@
 //! (`tests/tests/crash.rs`) start it.
 //!
 //! `victim FILE JOURNAL_MODE SYNCHRONOUS SEED FIRST_STEP PARTS_FOLDER`. Of the changesets in that folder it merges one now and then.
+//!
+//! `victim puppet FILE FILE` is another one: it does what stdin tells it (`starling_tests::puppet`).
 
 use starling_tests::random::Random;
 use starling_tests::site::Site;
@@ -11,6 +13,10 @@ use std::path::Path;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
+    if let [_, puppet, plain, crr] = args.as_slice() {
+        assert_eq!(puppet, "puppet");
+        return starling_tests::puppet::obey(Path::new(plain), Path::new(crr));
+    }
     let [_, file, journal, synchronous, seed, first, folder] = args.as_slice() else {
         eprintln!("usage: victim FILE JOURNAL_MODE SYNCHRONOUS SEED FIRST_STEP PARTS_FOLDER");
         std::process::exit(2);

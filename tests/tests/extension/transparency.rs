@@ -6,8 +6,8 @@ mod differential;
 mod files;
 #[path = "transparency/limits.rs"]
 mod limits;
-#[path = "transparency/seen.rs"]
-mod seen;
+#[path = "transparency/processes.rs"]
+mod processes;
 #[path = "transparency/shell.rs"]
 mod shell;
 #[path = "transparency/statements.rs"]
@@ -91,6 +91,30 @@ fn results_errors_changes_and_rowids_are_those_of_a_plain_table() {
         }
         let all = "SELECT * FROM t ORDER BY id";
         assert_eq!(plain.rows(all), crr.rows(all), "seed {seed}");
+    }
+}
+
+#[test]
+fn calls_of_the_extension_leave_last_insert_rowid_as_it_was() {
+    let s = Site::memory();
+    s.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE o(id INTEGER PRIMARY KEY, at TEXT)");
+    s.exec("INSERT INTO o VALUES(1, NULL); INSERT INTO t VALUES(77, 1)");
+    for sql in [
+        "SELECT crsql_as_crr('t')",
+        "SELECT crsql_begin_alter('t')",
+        "ALTER TABLE t ADD COLUMN b DEFAULT 1",
+        "SELECT crsql_commit_alter('t')",
+        "ALTER TABLE t ADD COLUMN c DEFAULT 1",
+        "SELECT starling_resume()",
+        "SELECT crsql_fract_as_ordered('o', 'at')",
+        "SELECT starling_new_epoch()",
+        "SELECT starling_prune(1000)",
+        "SELECT starling_new_site()",
+        "SELECT crsql_automigrate('CREATE TABLE t(id INTEGER PRIMARY KEY, a, d)')",
+        "SELECT crsql_as_table('t')",
+    ] {
+        s.exec(sql);
+        assert_eq!(s.db.last_insert_rowid(), 77, "{sql}");
     }
 }
 

@@ -1,9 +1,9 @@
 //! The same random SQL on plain tables and on CRRs, compared after each statement. STARLING_LAWS_SEED replays one seed,
 //! STARLING_LAWS_RUNS sets how many are run; `--nocapture` shows the SQL.
 
-use super::seen::{observe, rows, same};
 use super::statements::{self, ALL, CRRS, PLANS};
 use starling_tests::random::{each_seed, Random};
+use starling_tests::seen::{observe, pull_nine, rows, same};
 use starling_tests::site::Site;
 
 /// A plain database and one with CRRs.
@@ -83,35 +83,36 @@ impl Pair {
             same(&explain, &rows(&self.plain.db, &explain), &rows(&self.crr.db, &explain));
         }
     }
+}
 
-    fn replica(&self) -> Site {
-        let site = Site::memory();
-        for sql in &self.tables {
-            site.exec(sql);
-        }
-        for (name, _) in CRRS {
-            site.one::<String>(&format!("SELECT crsql_as_crr('{name}')"));
-        }
-        site
+fn replica(tables: &[String]) -> Site {
+    let site = Site::memory();
+    for sql in tables {
+        site.exec(sql);
     }
+    for (name, _) in CRRS {
+        site.one::<String>(&format!("SELECT crsql_as_crr('{name}')"));
+    }
+    site
+}
 
-    fn compare_replicas(&self) {
-        let (whole, nine) = (self.replica(), self.replica());
-        whole.pull(&self.crr);
-        super::seen::pull_nine(&nine, &self.crr);
-        for (table, columns) in CRRS {
-            let query = format!("SELECT {columns} FROM {table}");
-            let sorted = |site: &Site| {
-                let mut all = rows(&site.db, &query);
-                all.sort();
-                all
-            };
-            let here = sorted(&self.crr);
-            same(&format!("a replica's {table}"), &here, &sorted(&whole));
-            same(&format!("{table} of a replica by nine values"), &here, &sorted(&nine));
-        }
-        assert_eq!(whole.changes_bytes(), self.crr.changes_bytes(), "changes differ");
+/// Replicas with these tables that take everything, by changesets and by nine values, hold the same.
+pub fn compare_replicas(crr: &Site, tables: &[String]) {
+    let (whole, nine) = (replica(tables), replica(tables));
+    whole.pull(crr);
+    pull_nine(&nine, crr);
+    for (table, columns) in CRRS {
+        let query = format!("SELECT {columns} FROM {table}");
+        let sorted = |site: &Site| {
+            let mut all = rows(&site.db, &query);
+            all.sort();
+            all
+        };
+        let here = sorted(crr);
+        same(&format!("a replica's {table}"), &here, &sorted(&whole));
+        same(&format!("{table} of a replica by nine values"), &here, &sorted(&nine));
     }
+    assert_eq!(whole.changes_bytes(), crr.changes_bytes(), "changes differ");
 }
 
 trait ChangesBytes {
@@ -144,7 +145,7 @@ fn history(seed: u64) {
     }
     pair.both("ANALYZE");
     pair.compare_plans();
-    pair.compare_replicas();
+    compare_replicas(&pair.crr, &pair.tables);
     pair.step("PRAGMA integrity_check", false);
 }
 

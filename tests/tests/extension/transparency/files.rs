@@ -1,8 +1,8 @@
 //! Other names, other files, other connections: what may stand beside a CRR without being taken for it.
 
-use super::seen::{observe, rows, same, Seen};
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, MAIN_DB};
+use starling_tests::seen::{observe, rows, same, Seen};
 use starling_tests::site::Site;
 use std::path::Path;
 use std::time::Duration;

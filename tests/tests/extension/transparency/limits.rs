@@ -1,6 +1,6 @@
 //! The differences that there are, pinned: each has its line in docs/LIMITS.md.
 
-use super::seen::observe;
+use starling_tests::seen::observe;
 use starling_tests::site::Site;
 
 const TABLE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a)";

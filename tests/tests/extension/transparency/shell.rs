@@ -1,12 +1,14 @@
 //! The same through the stock sqlite3 shell with the extension that ships (STARLING_SO), in files and in every journal mode.
 
-use super::seen::same;
 use super::statements::{self, ALL, CRRS};
 use starling_tests::random::{each_seed, Random};
+use starling_tests::seen::same;
+use starling_tests::site::Site;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// What the shell prints, and what it complains about (with line numbers).
 fn shell(so: &OsString, db: &Path, script: &str) -> Option<(String, String)> {
@@ -97,6 +99,33 @@ fn loading_twice_is_loading_once() {
         return println!("skipped: no sqlite3 shell");
     };
     assert_eq!((out.as_str(), complaints.as_str()), ("OK\n\n1|1|1\n2|1|2\n4|2|3\n", ""));
+}
+
+#[test]
+fn loading_does_not_wait_for_locks_and_leaves_the_busy_timeout_as_it_was() {
+    let Some(so) = std::env::var_os("STARLING_SO").filter(|so| Path::new(so).exists()) else {
+        return println!("skipped: STARLING_SO names no extension");
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    let holder = starling_tests::site::plain(&path);
+    holder.execute_batch("CREATE TABLE x(y); BEGIN EXCLUSIVE").expect("a lock");
+    let (patience, begin) = (Duration::from_secs(60), Instant::now());
+    let script = format!(".timeout 60000\n.load '{}'\nPRAGMA busy_timeout;\n", so.to_string_lossy());
+    let mut child = Command::new("sqlite3")
+        .arg("-batch")
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    child.stdin.take().expect("stdin is piped").write_all(script.as_bytes()).expect("it reads");
+    let out = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "60000\n");
+    assert!(begin.elapsed() < patience, "it waited for the lock");
+    holder.execute_batch("COMMIT").expect("the lock is given up");
+    let site = Site::open(&path);
+    assert_eq!(site.one::<i64>("SELECT length(crsql_site_id())"), 16);
 }
 
 #[test]

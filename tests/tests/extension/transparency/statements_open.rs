@@ -1,6 +1,6 @@
 //! Statements that stay open or prepared while the world changes, hooks of the application's, settings.
 
-use super::seen::{observe, rows, same};
+use starling_tests::seen::{observe, rows, same};
 use starling_tests::site::Site;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! What an application can see of a statement, byte for byte.
 
+use crate::site::Site;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Result};
-use starling_tests::site::Site;
 use std::fmt::Debug;
 
 /// What an application can see of a statement.
