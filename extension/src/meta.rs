@@ -47,7 +47,22 @@ impl Session {
             self.forget_catalog();
         }
         // Answered from the schema in memory, where a question to sqlite_master would read all of it.
-        self.db.prepare_transient("PRAGMA main.table_info(crsql_log)")?.step()
+        if self.db.prepare_transient("PRAGMA main.table_info(crsql_log)")?.step()? {
+            return Ok(true);
+        }
+        self.check_relative().map(|()| false)
+    }
+
+    /// A file of the format's elder relative must not be taken for an empty one.
+    fn check_relative(&self) -> Result<()> {
+        let mut find = self.db.prepare_transient("SELECT type FROM main.sqlite_master WHERE name = 'crsql_site_id'")?;
+        if find.step()? && find.column_text(0) == b"table" {
+            return Err(Error::msg(
+                "this file holds cr-sqlite's own tables. Export its tables with plain SQL into a new file and call \
+                 crsql_as_crr there",
+            ));
+        }
+        Ok(())
     }
 
     fn file_id(&self) -> Result<i64> {
@@ -62,15 +77,6 @@ impl Session {
         if self.has_schema()? {
             return Ok(());
         }
-        let mut foreign =
-            self.db.prepare_transient("SELECT type FROM main.sqlite_master WHERE name = 'crsql_site_id'")?;
-        if foreign.step()? && foreign.column_text(0) == b"table" {
-            return Err(Error::msg(
-                "this file holds cr-sqlite's own tables. Export its tables with plain SQL into a new file and call \
-                 crsql_as_crr there",
-            ));
-        }
-        drop(foreign);
         // Where a transaction is open its rollback must be told, or we go on believing that the tables are there. Where none
         // is, the journal is better left alone: SQLite gives a virtual table that was used a pointer to the schema of
         // `main`, which sqlite3_deserialize frees, and a connection may be opened for just that.

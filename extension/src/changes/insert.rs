@@ -17,6 +17,7 @@ use starling_crdt::ids::{MAX_COUNTER, MAX_JUMP, MAX_SEQ, MAX_VERSION};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::Stamp;
 use starling_crdt::{key, Dot, Origin, SiteId, Value};
+use std::cell::Cell;
 
 /// Entries that wait before they are logged.
 const NINE_MAX: usize = 8 * 1024;
@@ -161,10 +162,29 @@ fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, last: &LastKey)
     if position.is_none() && !sentinel && !tombstone {
         return aside(session, nine, &nine.columns()?, NO_COLUMN);
     }
-    raise_version(session, nine.db_version)?;
-    if sentinel && nine.cl == 1 && is_there(session, table, key)? {
+    let requested = raise_version(session, nine.db_version)?;
+    let merged = merge_at(session, nine, (table, key, rowid), position);
+    if !matches!(merged, Ok(true)) {
+        // What changes nothing takes no version.
+        let mut tx = session.tx_mut();
+        if tx.active {
+            tx.requested = requested;
+        }
+    }
+    merged.map(drop)
+}
+
+/// `position`: its column's; none for a row's end, and for word of its existence. Whether it changed anything.
+fn merge_at(
+    session: &Session,
+    nine: &Nine<'_>,
+    (table, key, rowid): (&Table, &[u8], &Cell<Option<i64>>),
+    position: Option<usize>,
+) -> Result<bool> {
+    let tombstone = nine.cl.is_multiple_of(2);
+    if position.is_none() && nine.cl == 1 && is_there(session, table, key)? {
         // It says that the row is there.
-        return Ok(());
+        return Ok(false);
     }
     let mut stamp = local_stamp(session, nine)?;
     let column = position.and_then(|p| Some((p, table.info.columns.get(p)?)));
@@ -184,19 +204,19 @@ fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, last: &LastKey)
     }
 }
 
-fn log_all(session: &Session, table: &Table, key: &[u8], entries: &[MergedEntry]) -> Result<()> {
+fn log_all(session: &Session, table: &Table, key: &[u8], entries: &[MergedEntry]) -> Result<bool> {
     log(session, table, key, entries.iter().map(|e| (e.kind, e.stamp.seq, e.columns.as_slice())))
 }
 
-/// Entries of a row wait to be logged: what they say, their seqs, the columns that they name.
+/// Entries of a row wait to be logged: what they say, their seqs, the columns that they name. Whether there are any.
 fn log<'e>(
     session: &Session,
     table: &Table,
     key: &[u8],
     entries: impl ExactSizeIterator<Item = (Kind, u64, &'e [u32])>,
-) -> Result<()> {
+) -> Result<bool> {
     if entries.len() == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let opened = if open_stamp(session).is_some() { None } else { Some(session.open_local()?) };
     let full = {
@@ -213,24 +233,22 @@ fn log<'e>(
     if full {
         session.flush_nine()?;
     }
-    Ok(())
+    Ok(true)
 }
 
-/// The given db_version raises the local counter, unless it is absurdly far away (X12).
-fn raise_version(session: &Session, db_version: u64) -> Result<()> {
-    if db_version > session.tail()?.db_version.saturating_add(MAX_JUMP) {
-        return Ok(());
-    }
+/// The given db_version raises the local counter, unless it is absurdly far away (X12). Answers what was asked for before.
+fn raise_version(session: &Session, db_version: u64) -> Result<u64> {
     let (open, requested) = {
         let tx = session.tx.borrow();
         (tx.local.map(|r| r.db_version), tx.requested)
     };
-    if db_version > requested && open.is_none_or(|v| db_version > v) {
+    let too_far = db_version > session.tail()?.db_version.saturating_add(MAX_JUMP);
+    if !too_far && db_version > requested && open.is_none_or(|v| db_version > v) {
         // What was merged under the version before is logged under it.
         session.flush_nine()?;
         session.tx_mut().requested = db_version;
     }
-    Ok(())
+    Ok(requested)
 }
 
 fn local_stamp(session: &Session, nine: &Nine<'_>) -> Result<Stamp> {

@@ -155,6 +155,20 @@ fn what_was_merged_before_a_version_was_asked_for_is_listed_under_the_version_be
 }
 
 #[test]
+fn a_change_that_changes_nothing_takes_no_version() {
+    let s = Site::memory().with(&[FOO]);
+    s.exec("INSERT INTO foo VALUES(1, 9, 9)");
+    let (loses, wins) = (nine("foo", "b", (1, 1, 8), 1, 0), nine("foo", "c", (7, 2, 2), 1, 0));
+    // Nor does it lend its own to what follows.
+    s.exec(&format!("BEGIN; {loses} {wins} {loses} COMMIT"));
+    assert_eq!(s.rows("SELECT cid, db_version FROM crsql_changes"), ["'b'|1", "'c'|2"]);
+    s.exec(&loses);
+    assert_eq!(s.one::<i64>("SELECT crsql_db_version()"), 2);
+    s.exec(&format!("BEGIN; SELECT crsql_next_db_version(20); {loses} UPDATE foo SET b = 10; COMMIT"));
+    assert_eq!(s.rows("SELECT cid, db_version FROM crsql_changes"), ["'c'|2", "'b'|20"]);
+}
+
+#[test]
 fn a_portable_table_takes_cells_outside_of_a_transaction_as_the_merges_that_they_are() {
     let s = Site::memory();
     s.exec(FOO.1);

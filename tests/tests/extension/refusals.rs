@@ -88,7 +88,10 @@ fn a_file_of_cr_sqlite_is_recognised_and_refused() {
     }
     let s = Site::file(&path);
     s.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
-    assert!(s.refused("SELECT crsql_as_crr('t')").contains("cr-sqlite"));
+    // Nor is it taken for a file in which nothing has happened yet.
+    for sql in ["SELECT crsql_as_crr('t')", "SELECT crsql_db_version()", "SELECT * FROM crsql_changes"] {
+        assert!(s.refused(sql).contains("cr-sqlite"), "{sql}");
+    }
 }
 
 #[test]
