@@ -79,6 +79,7 @@ impl Table {
         match kind {
             Sql::Fixed(sql) => sql.to_string(),
             Sql::SelectRow => sqlgen::select_row(&self.info),
+            Sql::SelectBatch => sqlgen::select_batch(&self.info),
             Sql::RowExists => sqlgen::row_exists(&self.info),
             Sql::InsertAll => sqlgen::insert_row(&self.info, &(0..self.info.columns.len()).collect::<Vec<_>>()),
             Sql::DeleteRow => sqlgen::delete_row(&self.info),

@@ -1,17 +1,44 @@
 //! Rows on disk, by key, and the values that are kept aside because their row cannot be shown.
 
 use crate::catalog::Table;
-use crate::session::{corrupt, Session, Sql};
+use crate::session::{corrupt, Cached, Session, Sql};
+use crate::sqlgen::BATCH;
 use crate::sqlite::{Result, Stmt};
 use starling_crdt::key;
 use starling_crdt::{Value, ValueRef};
 
 /// Binds an internal key to the first parameters, one per key column.
 pub fn bind_key(stmt: &mut Stmt, table: &Table, key: &[u8]) -> Result<()> {
+    bind_key_from(stmt, table, key, 1)
+}
+
+fn bind_key_from(stmt: &mut Stmt, table: &Table, key: &[u8], first: usize) -> Result<()> {
     for (i, column) in key::columns(key, table.info.keys.len()).enumerate() {
-        stmt.bind_value(i + 1, column.map_err(|e| corrupt("a key", e))?.value())?;
+        stmt.bind_value(first + i, column.map_err(|e| corrupt("a key", e))?.value())?;
     }
     Ok(())
+}
+
+/// Fewer rows are looked up one by one.
+const FEW: usize = 4;
+/// More parameters than this a statement had better not have: SQLite allowed no more once, and an application may still not.
+const PARAMETERS: usize = 999;
+
+fn batch_values(mut get: Cached<'_>, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<Value>>>> {
+    let width = table.info.keys.len();
+    for (n, key) in keys.iter().enumerate() {
+        bind_key_from(&mut get, table, key, n * width + 1)?;
+    }
+    for parameter in keys.len() * width..BATCH * width {
+        get.bind_null(parameter + 1)?;
+    }
+    let mut found = vec![None; keys.len()];
+    while get.step()? {
+        if let Some(row) = usize::try_from(get.column_int(0)).ok().and_then(|n| found.get_mut(n)) {
+            *row = Some((1..=table.info.columns.len()).map(|i| get.column(i).to_owned()).collect());
+        }
+    }
+    Ok(found)
 }
 
 impl Session {
@@ -30,6 +57,27 @@ impl Session {
             return Ok(None);
         }
         Ok(Some((0..table.info.columns.len()).map(|i| get.column(i).to_owned()).collect()))
+    }
+
+    /// As [`Session::row_values`], for many keys in their order. One statement looks many of them up: to start one takes a third of
+    /// the time that looking one up does.
+    pub fn rows_values(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<Value>>>> {
+        let width = table.info.keys.len();
+        let mut found: Vec<Option<Vec<Value>>> = Vec::with_capacity(keys.len());
+        for batch in keys.chunks(BATCH) {
+            let many = batch.len() >= FEW && width * BATCH <= PARAMETERS;
+            // Where the application allows no statement of that size, one by one will do.
+            let get = if many { self.of_table(Sql::SelectBatch, table).ok() } else { None };
+            match get {
+                Some(get) => found.extend(batch_values(get, table, batch)?),
+                None => {
+                    for key in batch {
+                        found.push(self.row_values(table, key)?);
+                    }
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// A value that is kept aside because its row cannot be shown.

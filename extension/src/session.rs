@@ -34,6 +34,8 @@ pub enum Sql {
     Fixed(&'static str),
     /// Per table.
     SelectRow,
+    /// Per table: many rows.
+    SelectBatch,
     /// Per table.
     RowExists,
     /// Per table: the whole row.

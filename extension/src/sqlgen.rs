@@ -369,6 +369,21 @@ pub fn select_row(table: &TableInfo) -> String {
     format!("SELECT {columns} FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
 }
 
+/// Rows that [`select_batch`] looks up at once.
+pub const BATCH: usize = 32;
+
+/// As [`select_row`], for as many keys as a batch has: the number of each row's key, then the row's columns. Of a key that is NULL, none.
+pub fn select_batch(table: &TableInfo) -> String {
+    let width = table.keys.len();
+    let key = |n: usize| list((1..=width).map(|i| format!("?{}", n * width + i)), ", ");
+    let keys = list((0..BATCH).map(|n| format!("({n}, {})", key(n))), ", ");
+    let names = list((0..width).map(|i| format!("k{i}")), ", ");
+    let same = list(table.keys.iter().enumerate().map(|(i, k)| format!("{} = crsql_w.k{i}", table.of(k))), " AND ");
+    let columns = list(table.columns.iter().map(|c| format!(", {}", table.of(c))), "");
+    let (wanted, from) = (format!("WITH crsql_w(n, {names}) AS (VALUES{keys})"), Ident(&table.name));
+    format!("{wanted} SELECT crsql_w.n{columns} FROM crsql_w CROSS JOIN main.{from} ON {same}")
+}
+
 /// `SELECT` of all rows: keys, then columns.
 pub fn select_rows(table: &TableInfo) -> String {
     let all = list(table.keys.iter().chain(&table.columns).map(|c| table.of(c)), ", ");

@@ -26,6 +26,25 @@ struct Row {
     site: SiteId,
 }
 
+/// An entry of the chunk that is read, with what is known of its row.
+struct Met {
+    entry: Entry,
+    table: Rc<Table>,
+    key: Rc<[u8]>,
+    /// The columns that a mask names.
+    columns: Vec<u32>,
+    clock: Option<RowClock>,
+    /// What the row holds, where its base alone tells.
+    values: Option<Vec<Value>>,
+}
+
+impl Met {
+    /// Whether it is the base of a row without a clock.
+    fn is_pristine(&self) -> bool {
+        self.clock.is_none() && self.entry.kind == Kind::Base
+    }
+}
+
 /// A scan.
 #[derive(Default)]
 pub struct ChangesCursor {
@@ -153,11 +172,16 @@ impl ChangesCursor {
             let bytes = record.chunk(session, self.next_chunk)?;
             self.next_chunk += 1;
             let mut reader = ChunkReader::new(&bytes).map_err(|e| corrupt("a log chunk", e))?;
+            let mut all = Vec::new();
             while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
                 if entry.seq >= self.passed || unsorted {
-                    self.entry(session, &record, &entry, reader.key(), reader.columns())?;
+                    all.extend(self.meet(session, entry, reader.key(), reader.columns())?);
                     self.passed = entry.seq;
                 }
+            }
+            read_pristine(session, &mut all)?;
+            for met in all {
+                self.entry(session, &record, met)?;
             }
             if !unsorted || self.next_chunk > record.chunks {
                 break;
@@ -184,10 +208,14 @@ impl ChangesCursor {
         Ok(known)
     }
 
-    fn entry(&mut self, session: &Session, record: &Record, entry: &Entry, key: &[u8], columns: &[u32]) -> Result<()> {
-        let Some((table, clocks)) = self.table(session, entry.table.id)? else { return Ok(()) };
+    fn meet(&mut self, session: &Session, entry: Entry, key: &[u8], columns: &[u32]) -> Result<Option<Met>> {
+        let Some((table, clocks)) = self.table(session, entry.table.id)? else { return Ok(None) };
         let clock = if clocks { session.get_clock(&table, key)? } else { None };
-        let key: Rc<[u8]> = Rc::from(key);
+        Ok(Some(Met { entry, table, key: Rc::from(key), columns: columns.to_vec(), clock, values: None }))
+    }
+
+    fn entry(&mut self, session: &Session, record: &Record, met: Met) -> Result<()> {
+        let Met { ref entry, table, key, columns, clock, values } = met;
         if entry.kind == Kind::Rebase && record.is_life(entry, clock.as_ref()) {
             let author = clock.as_ref().and_then(RowClock::sentinel).map_or(0, |s| s.author);
             let cl = clock.as_ref().map_or(1, |c| c.cl);
@@ -195,10 +223,10 @@ impl ChangesCursor {
         }
         match entry.kind {
             Kind::Base | Kind::Rebase if record.is_base(entry, clock.as_ref()) => {
-                self.base(session, &table, &key, entry, clock.as_ref())
+                self.base(session, (&table, &key, values), entry, clock.as_ref())
             }
             Kind::Mask => match clock {
-                Some(clock) if clock.is_alive() => self.mask(session, record, &table, &key, entry, columns, &clock),
+                Some(clock) if clock.is_alive() => self.mask(session, record, &table, &key, entry, &columns, &clock),
                 _ => Ok(()),
             },
             Kind::Tombstone | Kind::Sentinel if record.is_life(entry, clock.as_ref()) => {
@@ -244,13 +272,12 @@ impl ChangesCursor {
     fn base(
         &mut self,
         session: &Session,
-        table: &Rc<Table>,
-        key: &Rc<[u8]>,
+        (table, key, values): (&Rc<Table>, &Rc<[u8]>, Option<Vec<Value>>),
         entry: &Entry,
         clock: Option<&RowClock>,
     ) -> Result<()> {
         let values = match clock {
-            None => session.row_values(table, key)?,
+            None => values,
             Some(clock) => Some(session.row_of_clock(table, key, clock).into_values()?),
         };
         // Written without triggers: there is no such row.
@@ -325,4 +352,18 @@ impl ChangesCursor {
         }
         Ok(())
     }
+}
+
+/// Reads the rows whose bases alone tell what they are, those of one table that come one after the other together.
+fn read_pristine(session: &Session, all: &mut [Met]) -> Result<()> {
+    for run in all.chunk_by_mut(|a, b| Rc::ptr_eq(&a.table, &b.table)) {
+        let mut pristine: Vec<&mut Met> = run.iter_mut().filter(|met| met.is_pristine()).collect();
+        let Some(table) = pristine.first().map(|met| Rc::clone(&met.table)) else { continue };
+        let keys: Vec<Rc<[u8]>> = pristine.iter().map(|met| Rc::clone(&met.key)).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+        for (met, values) in pristine.iter_mut().zip(session.rows_values(&table, &keys)?) {
+            met.values = values;
+        }
+    }
+    Ok(())
 }

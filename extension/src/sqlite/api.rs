@@ -40,8 +40,8 @@ macro_rules! required {
 }
 
 required! {
-    bind_blob64 bind_double bind_int64 bind_null bind_text64 changes clear_bindings close column_blob column_bytes column_count column_double
-    column_int64 column_name column_text column_type create_function_v2 create_module_v2 db_config db_filename db_readonly declare_vtab
+    bind_blob64 bind_double bind_int64 bind_null bind_text64 changes clear_bindings close column_count
+    column_int64 column_name column_type column_value create_function_v2 create_module_v2 db_config db_filename db_readonly declare_vtab
     errmsg errstr extended_errcode finalize free get_autocommit last_insert_rowid libversion_number limit open prepare_v3
     reset result_blob64 result_double result_error result_error_code result_error_nomem result_int64 result_null result_text64
     set_last_insert_rowid step stmt_readonly total_changes user_data value_blob value_bytes value_double value_int64 value_nochange

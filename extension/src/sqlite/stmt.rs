@@ -8,7 +8,7 @@
 use super::api::{call, lossy};
 use super::db::Db;
 use super::error::{codes, Result};
-use super::value::{bytes, start_of, transient, ValueRef, BLOB, FLOAT, INTEGER, TEXT, UTF8};
+use super::value::{read, start_of, transient, ValueRef, UTF8};
 use sqlite3ext_sys::sqlite3_stmt;
 use std::ffi::c_int;
 
@@ -129,24 +129,10 @@ impl Stmt {
     /// A column of the row stepped to. NULL where there is no row or no such column.
     #[inline]
     pub fn column(&self, i: usize) -> ValueRef<'_> {
-        let (api, i) = (self.db.api, position(i));
-        // SAFETY: the statement is valid until drop. Each type is read by its own routine, so SQLite converts nothing that an earlier
-        // borrow needs; those borrows end before `&mut self` can step or reset. The length is asked for after the pointer.
-        unsafe {
-            match call!(api, column_type(self.stmt, i)) {
-                INTEGER => ValueRef::Integer(call!(api, column_int64(self.stmt, i))),
-                FLOAT => ValueRef::Real(call!(api, column_double(self.stmt, i))),
-                TEXT => {
-                    let text = call!(api, column_text(self.stmt, i));
-                    ValueRef::Text(bytes(text.cast(), call!(api, column_bytes(self.stmt, i))))
-                }
-                BLOB => {
-                    let blob = call!(api, column_blob(self.stmt, i));
-                    ValueRef::Blob(bytes(blob, call!(api, column_bytes(self.stmt, i))))
-                }
-                _ => ValueRef::Null,
-            }
-        }
+        // SAFETY: the statement is valid until drop, and what is read borrows it, so it ends before `&mut self` can step or reset.
+        // The value is one that only the holder of the connection's mutex may read, which whoever calls an extension holds: asking
+        // the statement for type, place and length each by itself would take the mutex three times.
+        unsafe { read(self.db.api, call!(self.db.api, column_value(self.stmt, position(i)))) }
     }
 
     /// The column as SQLite converts it to an integer (NULL is 0).

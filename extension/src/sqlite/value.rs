@@ -82,20 +82,8 @@ impl<'a> Args<'a> {
     #[inline]
     pub fn get(&self, i: usize) -> ValueRef<'a> {
         let Some(value) = self.value(i) else { return ValueRef::Null };
-        // SAFETY: `value` is valid for `'a`. Each type is read by its own routine, so SQLite converts nothing that an earlier borrow needs
-        // (UTF-16 text becomes UTF-8 on the first reading, and stays so). The length is asked for after the pointer, as SQLite wants it.
-        unsafe {
-            match call!(self.api, value_type(value)) {
-                INTEGER => ValueRef::Integer(call!(self.api, value_int64(value))),
-                FLOAT => ValueRef::Real(call!(self.api, value_double(value))),
-                TEXT => ValueRef::Text(text(self.api, value)),
-                BLOB => {
-                    let blob = call!(self.api, value_blob(value));
-                    ValueRef::Blob(bytes(blob, call!(self.api, value_bytes(value))))
-                }
-                _ => ValueRef::Null,
-            }
-        }
+        // SAFETY: `value` is valid for `'a`.
+        unsafe { read(self.api, value) }
     }
 
     /// The argument as SQLite converts it to an integer (NULL is 0), in one call.
@@ -140,6 +128,28 @@ impl<'a> Args<'a> {
             ffi::SQLITE_FAIL => Conflict::Fail,
             ffi::SQLITE_REPLACE => Conflict::Replace,
             _ => Conflict::Abort,
+        }
+    }
+}
+
+/// A value as the type it has.
+///
+/// # Safety
+/// `value` is valid for `'a`, and the connection's mutex is held, or the connection is nobody else's.
+#[inline]
+pub(super) unsafe fn read<'a>(api: Api, value: *mut sqlite3_value) -> ValueRef<'a> {
+    // SAFETY: `value` is valid for `'a`. Each type is read by its own routine, so SQLite converts nothing that an earlier borrow needs
+    // (UTF-16 text becomes UTF-8 on the first reading, and stays so). The length is asked for after the pointer, as SQLite wants it.
+    unsafe {
+        match call!(api, value_type(value)) {
+            INTEGER => ValueRef::Integer(call!(api, value_int64(value))),
+            FLOAT => ValueRef::Real(call!(api, value_double(value))),
+            TEXT => ValueRef::Text(text(api, value)),
+            BLOB => {
+                let blob = call!(api, value_blob(value));
+                ValueRef::Blob(bytes(blob, call!(api, value_bytes(value))))
+            }
+            _ => ValueRef::Null,
         }
     }
 }
