@@ -128,12 +128,13 @@ impl Session {
         Ok(())
     }
 
-    /// The catalogue that is read now may be one of a schema that nobody has committed: its end must be told.
+    /// The catalogue that is read now may be one of a schema that nobody has committed. Of a rollback we are told if the journal
+    /// takes part in the transaction; if it cannot, the catalogue is good for once.
     fn settle_later(&self) {
         if self.db.is_writing("main") != Some(true) {
             return;
         }
-        let told = self.join_transaction().is_ok();
+        let told = self.keeping_rowid(|| self.join_transaction()).is_ok();
         let mut catalog = self.catalog.borrow_mut();
         catalog.unsettled = told;
         if !told {

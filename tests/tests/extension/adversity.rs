@@ -387,8 +387,10 @@ fn a_schema_version_that_comes_round_again_after_a_rollback_is_another_schema() 
         s.exec(&format!("{back} {touch} {} COMMIT", cell(3, 3)));
         assert_eq!(s.rows("SELECT * FROM t"), ["'x'|3|1"], "{back}");
         let s = site();
-        s.exec(&format!("INSERT INTO t VALUES('x', 1, 1); {begin} CREATE INDEX i ON t(a);"));
+        let other = "CREATE TABLE other(x); INSERT INTO other VALUES(1), (2)";
+        s.exec(&format!("INSERT INTO t VALUES('x', 1, 1); {begin} {other}"));
         assert_eq!(s.one::<i64>("SELECT count(*) FROM crsql_changes"), 2);
+        assert_eq!(s.one::<i64>("SELECT last_insert_rowid()"), 2, "{back}");
         s.exec(&format!("{back} ALTER TABLE t RENAME COLUMN a TO a2;"));
         assert_eq!(s.rows("SELECT cid, val FROM crsql_changes"), ["'a2'|1", "'b'|1"], "{back}");
         s.exec("UPDATE t SET a2 = 5; COMMIT");
