@@ -238,7 +238,8 @@ pub fn run(so: &Path, runs: usize) -> Result<Vec<Figure>> {
     eprintln!("{MANY_COLUMNS} columns");
     let columns = growth(dir, so, runs, base, (0, MANY_COLUMNS, 0))?;
     eprintln!("{MANY_ROWS} rows");
-    let rows = growth(dir, so, 1, (0, FEW_COLUMNS, FEW_ROWS), (0, FEW_COLUMNS, MANY_ROWS))?;
+    let few_runs = runs.min(3);
+    let rows = growth(dir, so, few_runs, (0, FEW_COLUMNS, FEW_ROWS), (0, FEW_COLUMNS, MANY_ROWS))?;
     eprintln!("{BIG} rows in one transaction");
     let [again, first] = opening(dir, so)?;
     let memory = [peak("plain")?, peak("crr")?];
@@ -255,9 +256,9 @@ pub fn run(so: &Path, runs: usize) -> Result<Vec<Figure>> {
         figure("columns_60_insert", columns[0], times, runs, "~ 1"),
         figure("columns_60_update", columns[1], times, runs, "~ 1"),
         figure("columns_60_single_rows", columns[2], times, runs, "~ 1"),
-        figure("rows_3m_insert", rows[0], times, 1, "~ 1"),
-        figure("rows_3m_update", rows[1], times, 1, "~ 1"),
-        figure("rows_3m_single_rows", rows[2], times, 1, "~ 1"),
+        figure("rows_3m_insert", rows[0], times, few_runs, "~ 1"),
+        figure("rows_3m_update", rows[1], times, few_runs, "~ 1"),
+        figure("rows_3m_single_rows", rows[2], times, few_runs, "~ 1"),
         figure("transaction_5m_rows_plain", memory[0], "MB", 1, ""),
         figure("transaction_5m_rows", memory[1], "MB", 1, "<= 100"),
     ])
