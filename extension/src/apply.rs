@@ -313,13 +313,15 @@ impl Session {
     /// Inserts a row of one cell if its key is free; `false` if it is taken or something refuses the row.
     pub fn insert_if_free(&self, table: &Table, key: &[u8], cell: (usize, ValueRef<'_>)) -> Result<bool> {
         let cells = [cell];
-        match self.as_merge(table, key, || self.run_cells(table, key, RowWrite::Insert, &cells)) {
-            Ok(seen) if seen > 1 => self.force_anew(table, key, &cells).map(|()| true),
-            Ok(seen) => Ok(seen == 1),
-            // Where that ended the transaction, nothing may go on.
-            Err(e) if is_the_rows(&e) && self.tx.borrow().active => Ok(false),
-            Err(e) => Err(e),
+        match self.tried(self.as_merge(table, key, || self.run_cells(table, key, RowWrite::Insert, &cells)))? {
+            seen if seen > 1 => self.force_anew(table, key, &cells).map(|()| true),
+            seen => Ok(seen == 1),
         }
+    }
+
+    /// The touches of a write that may be refused: then, none. Where the refusal ended the transaction, nothing may go on.
+    pub(crate) fn tried(&self, seen: Result<u32>) -> Result<u32> {
+        seen.or_else(|e| if is_the_rows(&e) && self.tx.borrow().active { Ok(0) } else { Err(e) })
     }
 
     /// Inserts a row that was not there.

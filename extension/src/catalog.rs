@@ -147,9 +147,11 @@ impl Session {
         self.catalog.borrow_mut().unsettled = false;
     }
 
-    /// A part of the open transaction was rolled back, perhaps with the schema that the catalogue was read for.
+    /// A part of the open transaction was rolled back, perhaps with the schema that the catalogue was read for, or the temporary
+    /// one: their next versions may be others with the same numbers.
     pub fn doubt_catalog(&self) {
         let mut catalog = self.catalog.borrow_mut();
+        catalog.by_id.values().for_each(|table| table.user_triggers.set(None));
         if catalog.unsettled {
             catalog.schema_version = None;
         }
@@ -315,11 +317,6 @@ impl Session {
         let any = self.looks_for_user_triggers(&table.info.name)?;
         table.user_triggers.set(Some((temporary, any)));
         Ok(any)
-    }
-
-    /// The temporary schema may have been rolled back, and its next version be another one with the same number.
-    pub fn doubt_user_triggers(&self) {
-        self.catalog.borrow().by_id.values().for_each(|table| table.user_triggers.set(None));
     }
 
     /// The version of this connection's temporary schema, looked at once per transaction.

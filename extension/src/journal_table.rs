@@ -122,7 +122,6 @@ impl VTab for JournalTable {
     fn rollback_to(&self, n: i32) -> Result<()> {
         self.session.known_tail.set(None);
         self.session.forget_plain();
-        self.session.doubt_user_triggers();
         self.session.doubt_catalog();
         self.session.journal.borrow_mut().rollback_to(n);
         self.session.tx.borrow_mut().rollback_to(n);

@@ -77,9 +77,6 @@ const ADD_RECORD: &str = "INSERT INTO main.crsql_log(db_version, origin, token, 
 const ADD_NEXT: &str = "INSERT INTO main.crsql_log(origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
                         weight, entries, last_local, last_local_token, version) VALUES(?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
                         ?11, ?12, ?13, ?14)";
-/// As [`ADD_NEXT`], for what a small transaction writes: a whole local record without chunks. Constants need no binding.
-const ADD_LOCAL: &str = "INSERT INTO main.crsql_log(origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
-                         weight, entries, last_local, last_local_token) VALUES(?2, ?3, ?4, ?5, ?6, 1, 0, ?9, ?10, ?11, ?12, ?13)";
 
 /// Milliseconds since 1970; 0 where the clock stands before that.
 pub fn now_ms() -> u64 {
@@ -301,12 +298,7 @@ impl<'s> LogWriter<'s> {
         // The newest record may be gone already, if this one is what outlives it; whoever drops a record makes the clocks age first.
         let kept = session.tx.borrow().active && !session.tx.borrow().aged;
         let is_next = kept && record.db_version == tail.db_version + 1;
-        let is_usual = is_next && local && record.flags == flags::WHOLE && record.chunks == 0;
-        let mut add = match (is_next, is_usual) {
-            (_, true) => session.hot(Hot::AddLocal, ADD_LOCAL)?,
-            (true, false) => session.hot(Hot::AddNext, ADD_NEXT)?,
-            (false, false) => session.fixed(ADD_RECORD)?,
-        };
+        let mut add = if is_next { session.hot(Hot::AddNext, ADD_NEXT)? } else { session.fixed(ADD_RECORD)? };
         if !is_next {
             add.bind_int(1, record.db_version.cast_signed())?;
         }
@@ -315,17 +307,13 @@ impl<'s> LogWriter<'s> {
         add.bind_int(4, header.prev.cast_signed())?;
         add.bind_int(5, header.prev_token.cast_signed())?;
         add.bind_int(6, i64::try_from(header.commit_ms).unwrap_or(i64::MAX))?;
-        if !is_usual {
-            add.bind_int(7, record.flags)?;
-            add.bind_int(8, record.chunks.cast_signed())?;
-        }
+        add.bind_int(7, record.flags)?;
+        add.bind_int(8, record.chunks.cast_signed())?;
         add.bind_int(9, garbage.cast_signed())?;
         add.bind_int(10, weight.cast_signed())?;
         add.bind_blob(11, entries)?;
         if local {
-            if !is_usual {
-                add.bind_null(14)?;
-            }
+            add.bind_null(14)?;
             match young {
                 Some(oldest) => add.bind_int(12, record.db_version.saturating_sub(oldest).cast_signed())?,
                 None => add.bind_null(12)?,

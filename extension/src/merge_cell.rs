@@ -3,7 +3,6 @@
 
 use crate::apply::{is_visible, MergedEntry};
 use crate::catalog::Table;
-use crate::merge::is_the_rows;
 use crate::session::Session;
 use crate::sqlgen::RowWrite;
 use crate::sqlite::Result;
@@ -119,12 +118,7 @@ impl Session {
             stmt.bind_int(table.info.keys.len() + 2, rowid)?;
             stmt.execute()
         };
-        match self.as_merge(table, key, write) {
-            Ok(seen) => Ok(seen == 1),
-            // Where that ended the transaction, nothing may go on.
-            Err(e) if is_the_rows(&e) && self.tx.borrow().active => Ok(false),
-            Err(e) => Err(e),
-        }
+        self.tried(self.as_merge(table, key, write)).map(|seen| seen == 1)
     }
 
     /// Lists the cell in the clock that was written last, if that is its row's; answers what was listed there.

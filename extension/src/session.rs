@@ -71,12 +71,10 @@ pub enum Hot {
     Join,
     /// A log record that comes after all others.
     AddNext,
-    /// Such a one of a local transaction, without chunks.
-    AddLocal,
 }
 
 impl Hot {
-    const ALL: usize = 3;
+    const ALL: usize = 2;
 }
 
 impl Hash for Sql {
@@ -397,9 +395,7 @@ impl Session {
             Bracket::Savepoint => ("RELEASE crsql", "ROLLBACK TO crsql; RELEASE crsql"),
         };
         let settled = result.and_then(|value| self.db.exec(keep).map(|()| value)).inspect_err(|_| self.undo(undo));
-        if self.db.is_autocommit() {
-            self.way_out.set(None);
-        }
+        self.forget_way_out();
         settled
     }
 
@@ -407,6 +403,13 @@ impl Session {
     /// the undoing of one, has come in between.
     fn keep_way_out(&self) {
         self.way_out.set(self.db.prepare_transient("BEGIN IMMEDIATE").ok());
+    }
+
+    /// Where no transaction is open, none is needed.
+    fn forget_way_out(&self) {
+        if self.db.is_autocommit() {
+            self.way_out.set(None);
+        }
     }
 
     /// Undoes with this SQL what failed. After an interrupt that is still in force SQLite runs none: then the whole transaction
@@ -419,11 +422,8 @@ impl Session {
         if self.db.exec(sql).is_ok() {
             // It may have undone a change of the schema, which SQLite reads anew with the next statement: should that be
             // interrupted, then only what was compiled before can end the transaction.
-            self.way_out.set(if self.db.is_autocommit() {
-                None
-            } else {
-                self.db.prepare_transient("BEGIN IMMEDIATE").ok()
-            });
+            self.keep_way_out();
+            self.forget_way_out();
         } else if !self.db.abandon_interrupted(self.way_out.take()) {
             self.poison();
         }
