@@ -63,7 +63,7 @@ impl Session {
     pub fn arm_with(&self, info: &TableInfo, triggers: Vec<Trigger>) -> Result<()> {
         self.disarm(info)?;
         // They read the journal's table, which builds of format 1 do not let them.
-        self.raise_format()?;
+        self.modernise()?;
         for (_, sql) in triggers {
             self.db.exec(&sqlgen::in_main(&sql))?;
         }

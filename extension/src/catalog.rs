@@ -5,6 +5,7 @@ use crate::clock_store;
 use crate::generations::History;
 use crate::inbox;
 use crate::portable::Capture;
+use crate::records;
 use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlgen;
@@ -78,6 +79,8 @@ impl Table {
     pub fn sql(&self, kind: Sql) -> String {
         match kind {
             Sql::Fixed(sql) => sql.to_string(),
+            Sql::Records(find, layout) => records::sql(find, layout),
+            Sql::WriteColumns(verb) => records::write_columns_sql(verb),
             Sql::SelectRow => sqlgen::select_row(&self.info),
             Sql::SelectBatch => sqlgen::select_batch(&self.info),
             Sql::RowExists => sqlgen::row_exists(&self.info),

@@ -167,8 +167,8 @@ impl ChangesetsCursor {
             };
             self.after = record.db_version;
             self.part.clear();
-            let (origin, _) = session.origin_of(record.origin)?;
-            let local = record.origin == session.meta()?.origin && record.version == record.db_version;
+            let (origin, _) = session.origin_of(record.head.origin)?;
+            let local = record.head.origin == session.meta()?.origin && record.version == record.db_version;
             let skip = self.local.is_some_and(|wanted| wanted != local) || self.have.claims(&origin, record.version);
             self.encoder = if skip { None } else { Some(RecordEncoder::new(session, record)?) };
         }

@@ -71,7 +71,7 @@ impl Session {
         }
         let rowid = self.db.last_insert_rowid();
         let mut record = self.tx.borrow().local.map_or_else(|| self.open_local(), Ok)?;
-        record.flags |= crate::log::flags::GROUP;
+        record.flags |= starling_crdt::record::flags::GROUP;
         let entries = std::mem::take(&mut self.tx_mut().nine);
         let result = (|| {
             let mut writer = LogWriter::new(self, record);

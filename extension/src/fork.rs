@@ -11,6 +11,7 @@ use crate::meta::random_epoch;
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Error, Result};
 use starling_crdt::changeset::{DotHeader, Header};
+use starling_crdt::record::Head;
 use starling_crdt::{Origin, SiteId, Vector};
 
 impl Session {
@@ -100,12 +101,18 @@ impl Session {
 
     /// A claimed dot between two versions of which a token is known.
     fn known_between(&self, origin: u32, above: u64, below: u64) -> Result<Option<u64>> {
-        let mut find = self.fixed(include_str!("../../sql/extension/dot_between.sql"))?;
-        find.bind_int(1, i64::from(origin))?;
-        find.bind_int(2, above.cast_signed())?;
-        find.bind_int(3, below.cast_signed())?;
-        while find.step()? {
-            let version = find.column_int(0).cast_unsigned();
+        for version in self.foreign_between(origin, above, below)? {
+            if self.is_claimed(origin, version)? {
+                return Ok(Some(version));
+            }
+        }
+        let mut tokens =
+            self.fixed("SELECT version FROM main.crsql_token WHERE origin = ?1 AND version > ?2 AND version < ?3")?;
+        tokens.bind_int(1, i64::from(origin))?;
+        tokens.bind_int(2, above.cast_signed())?;
+        tokens.bind_int(3, below.cast_signed())?;
+        while tokens.step()? {
+            let version = tokens.column_int(0).cast_unsigned();
             if self.is_claimed(origin, version)? {
                 return Ok(Some(version));
             }
@@ -126,18 +133,9 @@ impl Session {
     /// The next dot held after this number and its token, if by its predecessor the number belongs to no dot of the history
     /// that is held here.
     fn skips(&self, ordinal: u32, version: u64) -> Result<Option<(u64, u64)>> {
-        let mut next = self.fixed(
-            "SELECT version, prev, token FROM main.crsql_log WHERE origin = ?1 AND version > ?2 AND version IS NOT NULL \
-             ORDER BY version LIMIT 1",
-        )?;
-        next.bind_int(1, i64::from(ordinal))?;
-        next.bind_int(2, version.cast_signed())?;
-        if !next.step()? {
-            return Ok(None);
-        }
-        let number = |i| next.column_int(i).max(0).cast_unsigned();
-        let (after, prev, token) = (number(0), number(1), number(2));
-        drop(next);
+        let Some(next) = self.foreign_after(ordinal, version)? else { return Ok(None) };
+        let Head { prev, token, .. } = next.head;
+        let after = next.version;
         // A dot that is known by name only tells no predecessor.
         let skips = prev != 0 && prev < version && self.is_claimed(ordinal, after)?;
         Ok(skips.then_some((after, token)))

@@ -1,7 +1,7 @@
 //! Which of the cells that a log entry names still belong to it (I2).
 
 use crate::catalog::Table;
-use crate::log::Record;
+use crate::records::Record;
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 use starling_crdt::log_chunk::{ChunkReader, Entry, Kind};
@@ -10,12 +10,12 @@ use starling_crdt::row_clock::{RowClock, Stamp};
 impl Record {
     /// The stamp of this record's dot at a seq.
     pub fn stamp(&self, seq: u64) -> Stamp {
-        Stamp { origin: self.origin, version: self.version, seq, author: 0 }
+        Stamp { origin: self.head.origin, version: self.version, seq, author: 0 }
     }
 
     /// Whether a stamp is this record's dot at a seq, whoever the author.
     pub fn is_at(&self, stamp: &Stamp, seq: u64) -> bool {
-        stamp.origin == self.origin && stamp.version == self.version && stamp.seq == seq
+        stamp.origin == self.head.origin && stamp.version == self.version && stamp.seq == seq
     }
 
     /// Whether a base entry is the base of the row's present lifetime. `clock` is `None` for a row without one.
@@ -42,7 +42,7 @@ pub type EachEntry<'f> = &'f mut dyn FnMut(&Record, &Entry, &[u8], &[u32]) -> Re
 impl Session {
     /// Calls `f` with every entry of a record, in order; `false` if `f` ended the scan.
     pub fn entries_of(&self, record: &Record, f: EachEntry<'_>) -> Result<bool> {
-        for n in 0..=record.chunks {
+        for n in 0..=record.head.chunks {
             let chunk = record.chunk(self, n)?;
             let mut reader = ChunkReader::new(&chunk).map_err(|e| corrupt("a log chunk", e))?;
             while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
@@ -77,35 +77,5 @@ impl Session {
             Ok(base.is_none())
         })?;
         Ok(base)
-    }
-
-    /// The record of a db_version.
-    pub fn record_at(&self, db_version: u64) -> Result<Option<Record>> {
-        let next = self.record_after(db_version.saturating_sub(1))?;
-        Ok(next.filter(|record| record.db_version == db_version))
-    }
-
-    /// The first record above a db_version.
-    pub fn record_after(&self, db_version: u64) -> Result<Option<Record>> {
-        // The columns are those of RECORD_COLUMNS; a test holds the two together.
-        let mut next = self.fixed(NEXT_RECORD)?;
-        next.bind_int(1, db_version.min(i64::MAX as u64).cast_signed())?;
-        if next.step()? {
-            Record::read(&next).map(Some)
-        } else {
-            Ok(None)
-        }
-    }
-}
-
-const NEXT_RECORD: &str =
-    "SELECT db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, entries \
-                           FROM main.crsql_log WHERE db_version > ?1 ORDER BY db_version LIMIT 1";
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_scan_reads_the_columns_that_a_record_expects() {
-        assert!(super::NEXT_RECORD.starts_with(&format!("SELECT {} ", crate::log::RECORD_COLUMNS)));
     }
 }

@@ -1,24 +1,14 @@
-//! The log on disk: records (one or more per dot) and their chunks; no values.
+//! Writing the log: records (one or more per dot) and their chunks; no values.
 
-use crate::session::{corrupt, Hot, Session};
+use crate::session::{corrupt, Session};
 use crate::sqlite::{Error, Result};
-use crate::young::{oldest_in_force, Fresh};
+use crate::young::Fresh;
 use starling_crdt::changeset::DotHeader;
 use starling_crdt::ids::MAX_VERSION;
 use starling_crdt::log_chunk::{ChunkWriter, Entry, Kind, TableRef, CHUNK_TARGET};
+use starling_crdt::record::{flags, Head, Record as Stored, Side};
 use starling_crdt::row_clock::Stamp;
-use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Record flags.
-pub mod flags {
-    /// The record names every cell that its dot wrote: a changeset made from it may be claimed.
-    pub const WHOLE: i64 = 1;
-    /// Its dot stands for nine-value inserts that were given one db_version.
-    pub const GROUP: i64 = 2;
-    /// Its entries do not stand in seq order.
-    pub const UNSORTED: i64 = 4;
-}
 
 /// Chunks at most this long stay in the record itself.
 const INLINE_MAX: usize = 3700;
@@ -52,7 +42,7 @@ pub struct OpenRecord {
     /// Ordinal of the dot's origin.
     pub origin: u32,
     /// `flags`.
-    pub flags: i64,
+    pub flags: u8,
     chunks: u64,
     written: bool,
     last_seq: u64,
@@ -70,14 +60,6 @@ impl OpenRecord {
     }
 }
 
-const ADD_RECORD: &str = "INSERT INTO main.crsql_log(db_version, origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
-                          weight, entries, last_local, last_local_token, version) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
-                          ?11, ?12, ?13, ?14)";
-/// As [`ADD_RECORD`], for the version after the newest: where the rowid is not named, SQLite appends, and looks for no place.
-const ADD_NEXT: &str = "INSERT INTO main.crsql_log(origin, token, prev, prev_token, commit_ms, flags, chunks, garbage, \
-                        weight, entries, last_local, last_local_token, version) VALUES(?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
-                        ?11, ?12, ?13, ?14)";
-
 /// Milliseconds since 1970; 0 where the clock stands before that.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
@@ -90,29 +72,24 @@ impl Session {
             return Ok(tail);
         }
         let meta = self.meta()?;
-        let tail = {
-            let mut stmt = self.fixed(
-                "SELECT db_version, origin, version, token, last_local, last_local_token, garbage, weight FROM main.crsql_log \
-                 ORDER BY db_version DESC LIMIT 1",
-            )?;
-            if stmt.step()? {
-                let db_version = stmt.column_int(0).max(0).cast_unsigned();
-                let newest = stmt.column_int(3).cast_unsigned();
-                let young = oldest_in_force(&stmt, db_version, 2, 4);
-                let (last, token) = if stmt.column_is_null(2) {
-                    (db_version, newest)
-                } else {
-                    (stmt.column_int(4).max(0).cast_unsigned(), stmt.column_int(5).cast_unsigned())
-                };
-                let garbage = stmt.column_int(6).max(0).cast_unsigned();
-                let weight = stmt.column_int(7).max(0).cast_unsigned();
-                // What lies before the present epoch belongs to another origin.
-                let (last_local, last_local_token) = if last > meta.epoch_start { (last, token) } else { (0, 0) };
-                Tail { db_version, token: newest, young, last_local, last_local_token, garbage, weight }
-            } else {
-                Tail::default()
+        let tail = self.newest_record()?.map_or_else(Tail::default, |newest| {
+            let Head { side, token, garbage, weight, .. } = newest.head;
+            let (last, last_token) = match side {
+                Side::Local { .. } => (newest.db_version, token),
+                Side::Foreign { last_local, last_local_token, .. } => (last_local, last_local_token),
+            };
+            // What lies before the present epoch belongs to another origin.
+            let (last_local, last_local_token) = if last > meta.epoch_start { (last, last_token) } else { (0, 0) };
+            Tail {
+                db_version: newest.db_version,
+                token,
+                young: newest.oldest_in_force(),
+                last_local,
+                last_local_token,
+                garbage,
+                weight,
             }
-        };
+        });
         let mut tx = self.tx_mut();
         if tx.active {
             tx.tail = Some(tail);
@@ -168,7 +145,7 @@ impl Session {
     ///
     /// A dot of this very origin that is newer than the newest known here means that commits were lost: what is written
     /// from now on must not lie among them, so the site goes on in a new epoch (S1).
-    pub fn open_foreign(&self, header: &DotHeader, origin: u32, flags: i64) -> Result<OpenRecord> {
+    pub fn open_foreign(&self, header: &DotHeader, origin: u32, flags: u8) -> Result<OpenRecord> {
         if origin == self.meta()?.origin && header.dot.version > self.tail()?.last_local {
             self.new_epoch()?;
         }
@@ -256,22 +233,14 @@ impl<'s> LogWriter<'s> {
             if !self.chunk.is_empty() {
                 self.write_chunk()?;
             }
-            let mut set =
-                self.session.fixed("UPDATE main.crsql_log SET chunks = ?2, flags = ?3 WHERE db_version = ?1")?;
-            set.bind_int(1, self.record.db_version.cast_signed())?;
-            set.bind_int(2, self.record.chunks.cast_signed())?;
-            set.bind_int(3, self.record.flags)?;
-            set.execute()?;
-            drop(set);
+            self.session.amend(self.record.db_version, |record| {
+                (record.head.chunks, record.head.flags) = (self.record.chunks, self.record.flags);
+            })?;
             // Another record may have come since: the totals in force are the newest one's.
-            let mut count = self.session.fixed(
-                "UPDATE main.crsql_log SET garbage = garbage + ?1, weight = weight + ?2 \
-                 WHERE db_version = (SELECT max(db_version) FROM main.crsql_log)",
-            )?;
-            count.bind_int(1, self.garbage.cast_signed())?;
-            count.bind_int(2, self.weight.cast_signed())?;
-            count.execute()?;
-            drop(count);
+            self.session.amend(self.session.newest_version()?, |record| {
+                record.head.garbage = record.head.garbage.saturating_add(self.garbage);
+                record.head.weight = record.head.weight.saturating_add(self.weight);
+            })?;
             self.session.forget_tail();
             return Ok(self.record);
         }
@@ -298,39 +267,28 @@ impl<'s> LogWriter<'s> {
         // The newest record may be gone already, if this one is what outlives it; whoever drops a record makes the clocks age first.
         let kept = session.tx.borrow().active && !session.tx.borrow().aged;
         let is_next = kept && record.db_version == tail.db_version + 1;
-        let mut add = if is_next { session.hot(Hot::AddNext, ADD_NEXT)? } else { session.fixed(ADD_RECORD)? };
-        if !is_next {
-            add.bind_int(1, record.db_version.cast_signed())?;
-        }
-        add.bind_int(2, i64::from(record.origin))?;
-        add.bind_int(3, header.token.cast_signed())?;
-        add.bind_int(4, header.prev.cast_signed())?;
-        add.bind_int(5, header.prev_token.cast_signed())?;
-        add.bind_int(6, i64::try_from(header.commit_ms).unwrap_or(i64::MAX))?;
-        add.bind_int(7, record.flags)?;
-        add.bind_int(8, record.chunks.cast_signed())?;
-        add.bind_int(9, garbage.cast_signed())?;
-        add.bind_int(10, weight.cast_signed())?;
-        add.bind_blob(11, entries)?;
-        if local {
-            add.bind_null(14)?;
-            match young {
-                Some(oldest) => add.bind_int(12, record.db_version.saturating_sub(oldest).cast_signed())?,
-                None => add.bind_null(12)?,
-            }
-            match &carried {
-                Some((_, slots)) => add.bind_blob(13, slots)?,
-                None => add.bind_null(13)?,
-            }
+        let side = if local {
+            Side::Local { reaches: young.map(|oldest| record.db_version.saturating_sub(oldest)) }
         } else {
-            add.bind_int(12, tail.last_local.cast_signed())?;
-            add.bind_int(13, tail.last_local_token.cast_signed())?;
-            add.bind_int(14, header.dot.version.cast_signed())?;
-        }
-        add.execute()?;
-        drop(add);
+            let (last_local, last_local_token) = (tail.last_local, tail.last_local_token);
+            Side::Foreign { version: header.dot.version, last_local, last_local_token }
+        };
+        let head = Head {
+            origin: record.origin,
+            side,
+            token: header.token,
+            prev: header.prev,
+            prev_token: header.prev_token,
+            commit_ms: header.commit_ms,
+            flags: record.flags,
+            chunks: record.chunks,
+            garbage,
+            weight,
+        };
+        let slots = carried.as_ref().map(|(_, slots)| slots.as_slice()).filter(|_| local);
+        session.add_record(record.db_version, &Stored { head, young: slots, entries }, is_next)?;
         if session.db.last_insert_rowid() != record.db_version.cast_signed() {
-            return Err(corrupt("crsql_log", format!("it has records after {}, its newest", tail.db_version)));
+            return Err(corrupt("the log", format!("it has records after {}, its newest", tail.db_version)));
         }
         let (last_local, last_local_token) =
             if local { (record.db_version, header.token) } else { (tail.last_local, tail.last_local_token) };
@@ -343,79 +301,5 @@ impl<'s> LogWriter<'s> {
             tx.tail = Some(after);
         }
         Ok(())
-    }
-}
-
-/// A record as read.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// Its key.
-    pub db_version: u64,
-    /// Ordinal of the dot's origin.
-    pub origin: u32,
-    /// The dot's version.
-    pub version: u64,
-    /// The dot's token.
-    pub token: u64,
-    /// Predecessor.
-    pub prev: u64,
-    /// Predecessor's token.
-    pub prev_token: u64,
-    /// Commit time at the origin.
-    pub commit_ms: u64,
-    /// `flags`.
-    pub flags: i64,
-    /// Chunks in `crsql_log_chunk`.
-    pub chunks: u64,
-    /// The chunk that stands in the record itself.
-    pub entries: Vec<u8>,
-}
-
-/// The columns of a record, in the order that [`Record::read`] expects; the statements over them are held to it by tests.
-#[cfg(test)]
-pub const RECORD_COLUMNS: &str =
-    "db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, entries";
-
-impl Record {
-    /// Reads the present row of a statement over a record's columns.
-    pub fn read(stmt: &crate::sqlite::Stmt) -> Result<Self> {
-        let number = |i: usize| u64::try_from(stmt.column_int(i)).map_err(|e| corrupt("crsql_log", e));
-        let db_version = number(0)?;
-        Ok(Self {
-            db_version,
-            origin: u32::try_from(number(1)?).map_err(|e| corrupt("crsql_log", e))?,
-            version: if stmt.column_is_null(2) { db_version } else { number(2)? },
-            token: number(3)?,
-            prev: number(4)?,
-            prev_token: number(5)?,
-            commit_ms: number(6)?,
-            flags: stmt.column_int(7),
-            chunks: number(8)?,
-            entries: stmt.column_blob(9).to_vec(),
-        })
-    }
-
-    /// The dot's header.
-    pub fn header(&self, session: &Session) -> Result<DotHeader> {
-        let (origin, _) = session.origin_of(self.origin)?;
-        Ok(DotHeader {
-            dot: starling_crdt::Dot { origin, version: self.version },
-            token: self.token,
-            prev: self.prev,
-            prev_token: self.prev_token,
-            commit_ms: self.commit_ms,
-        })
-    }
-
-    /// Chunk `n` of the record, from 0 to `self.chunks`: the first stands in the record itself.
-    pub fn chunk(&self, session: &Session, n: u64) -> Result<Cow<'_, [u8]>> {
-        let Some(n) = n.checked_sub(1) else { return Ok(Cow::Borrowed(&self.entries)) };
-        let mut get = session.fixed("SELECT entries FROM main.crsql_log_chunk WHERE db_version = ?1 AND n = ?2")?;
-        get.bind_int(1, self.db_version.cast_signed())?;
-        get.bind_int(2, n.cast_signed())?;
-        if !get.step()? {
-            return Err(corrupt("crsql_log_chunk", format!("chunk {n} of version {} is missing", self.db_version)));
-        }
-        Ok(Cow::Owned(get.column_blob(0).to_vec()))
     }
 }

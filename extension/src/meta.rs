@@ -7,9 +7,11 @@ use starling_crdt::{Origin, SiteId};
 use std::rc::Rc;
 
 /// The format this build writes, and the oldest build's format that may read and write such a file. Format 2 has young
-/// clocks, and triggers that read from the journal, format 3 plain tables and deltas; an older file becomes one of the present
-/// format with the first young clock, or when triggers are made.
-pub const FORMAT: i64 = 3;
+/// clocks, and triggers that read from the journal, format 3 plain tables and deltas, format 4 records that are blobs. An older
+/// file becomes one of format 3 with the first young clock, of the present one when triggers are made.
+pub const FORMAT: i64 = 4;
+/// The newest format whose log is as that of formats 1 and 2.
+const WITH_COLUMNS: i64 = 3;
 
 /// What `crsql_master` says of this database, as long as no one else changes it.
 #[derive(Clone, Debug)]
@@ -47,7 +49,7 @@ impl Session {
             self.forget_catalog();
         }
         // Answered from the schema in memory, where a question to sqlite_master would read all of it.
-        if self.db.prepare_transient("PRAGMA main.table_info(crsql_log)")?.step()? {
+        if self.db.prepare_transient("PRAGMA main.table_info(crsql_origin)")?.step()? {
             return Ok(true);
         }
         self.check_relative().map(|()| false)
@@ -215,13 +217,23 @@ impl Session {
         })
     }
 
-    /// The file is about to hold what only this build's format has.
+    /// The file is about to hold young clocks.
     pub fn raise_format(&self) -> Result<()> {
-        if self.meta()?.format >= FORMAT {
+        self.raise_format_to(WITH_COLUMNS)
+    }
+
+    /// The file's schema is being changed: it becomes one of the present format.
+    pub fn modernise(&self) -> Result<()> {
+        self.settle_records()?;
+        self.raise_format_to(FORMAT)
+    }
+
+    fn raise_format_to(&self, format: i64) -> Result<()> {
+        if self.meta()?.format >= format {
             return Ok(());
         }
         for key in ["starling.format", "starling.least_reader", "starling.least_writer"] {
-            self.set_master(key, &FORMAT.to_string())?;
+            self.set_master(key, &format.to_string())?;
         }
         self.meta.replace(None);
         Ok(())

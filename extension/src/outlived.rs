@@ -2,7 +2,8 @@
 //! statement wrote last time. Such a record goes at once, without a look at any clock, and before the new one is written,
 //! which then finds its pages free.
 
-use crate::log::{OpenRecord, Record};
+use crate::log::OpenRecord;
+use crate::records::Record;
 use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::log_chunk::Kind;

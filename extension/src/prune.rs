@@ -7,10 +7,11 @@
 
 use crate::catalog::Table;
 use crate::journal::in_key_order;
-use crate::log::{flags, Record};
+use crate::records::Record;
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 use starling_crdt::log_chunk::{ChunkReader, ChunkWriter, Entry, Kind, CHUNK_TARGET};
+use starling_crdt::record::flags;
 use starling_crdt::row_clock::RowClock;
 use std::ops::Range;
 
@@ -126,7 +127,7 @@ impl Session {
     /// The record to go on with, and the chunk of it.
     fn next_to_sweep(&self, at: Position) -> Result<Option<(Record, u64)>> {
         if at.chunk > 0 {
-            if let Some(record) = self.record_at(at.record)?.filter(|r| r.chunks >= at.chunk) {
+            if let Some(record) = self.record_at(at.record)?.filter(|r| r.head.chunks >= at.chunk) {
                 return Ok(Some((record, at.chunk)));
             }
         }
@@ -135,16 +136,10 @@ impl Session {
 
     /// Lowers the totals in the newest record; at the end of a whole sweep nothing is left to be dropped.
     pub fn count_dropped(&self, newest: u64, entries: u64, garbage: u64, whole: bool) -> Result<()> {
-        let mut set = self.fixed(
-            "UPDATE main.crsql_log SET weight = max(weight - ?2, 0), \
-             garbage = CASE WHEN ?3 THEN 0 ELSE max(garbage - ?4, 0) END WHERE db_version = ?1",
-        )?;
-        set.bind_int(1, newest.cast_signed())?;
-        set.bind_int(2, entries.cast_signed())?;
-        set.bind_int(3, i64::from(whole))?;
-        set.bind_int(4, garbage.cast_signed())?;
-        set.execute()?;
-        drop(set);
+        self.amend(newest, |record| {
+            record.head.weight = record.head.weight.saturating_sub(entries);
+            record.head.garbage = if whole { 0 } else { record.head.garbage.saturating_sub(garbage) };
+        })?;
         self.forget_tail();
         Ok(())
     }
@@ -153,7 +148,7 @@ impl Session {
     fn sweep(&self, record: &Record, first: u64, budget: u64) -> Result<Swept> {
         let mut batch = Batch::default();
         let mut n = first;
-        while n <= record.chunks && (n == first || batch.entries.len() < BATCH.min(budget as usize)) {
+        while n <= record.head.chunks && (n == first || batch.entries.len() < BATCH.min(budget as usize)) {
             let chunk = record.chunk(self, n)?;
             let mut reader = ChunkReader::new(&chunk).map_err(|e| corrupt("a log chunk", e))?;
             while let Some(entry) = reader.next_entry().map_err(|e| corrupt("a log chunk", e))? {
@@ -163,8 +158,8 @@ impl Session {
         }
         self.decide_fates(record, &mut batch)?;
         let dropped = self.store_swept(record, &batch)?;
-        let done = n > record.chunks;
-        if done && record.chunks > 0 {
+        let done = n > record.head.chunks;
+        if done && record.head.chunks > 0 {
             self.close_swept(record.db_version)?;
         }
         let seen = batch.entries.len() as u64 + (n - first);
@@ -204,24 +199,22 @@ impl Session {
             }
             total += dropped;
         }
-        if total > 0 && record.flags & flags::WHOLE != 0 {
+        if total > 0 && record.head.flags & flags::WHOLE != 0 {
             // What was dropped cannot be named any more: the record makes no changeset that may be claimed.
-            let mut set = self.fixed("UPDATE main.crsql_log SET flags = ?2 WHERE db_version = ?1")?;
-            set.bind_int(1, record.db_version.cast_signed())?;
-            set.bind_int(2, record.flags & !flags::WHOLE)?;
-            set.execute()?;
+            self.amend(record.db_version, |record| record.head.flags &= !flags::WHOLE)?;
         }
         Ok(total)
     }
 
     fn store_chunk(&self, record: &Record, chunk: u64, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() && record.chunks == 0 {
+        if bytes.is_empty() && record.head.chunks == 0 {
             return self.drop_record(record);
         }
-        let mut set = match chunk {
-            0 => self.fixed("UPDATE main.crsql_log SET entries = ?3 WHERE db_version = ?1 AND ?2 = 0")?,
-            _ => self.fixed("UPDATE main.crsql_log_chunk SET entries = ?3 WHERE db_version = ?1 AND n = ?2 - 1")?,
-        };
+        if chunk == 0 {
+            return self.amend(record.db_version, |record| record.entries = bytes.to_vec());
+        }
+        let mut set =
+            self.fixed("UPDATE main.crsql_log_chunk SET entries = ?3 WHERE db_version = ?1 AND n = ?2 - 1")?;
         set.bind_int(1, record.db_version.cast_signed())?;
         set.bind_int(2, chunk.cast_signed())?;
         set.bind_blob(3, bytes)?;
@@ -231,11 +224,9 @@ impl Session {
     /// The record goes; its token outlives it, to tell a dot that is used twice.
     pub fn drop_record(&self, record: &Record) -> Result<()> {
         self.age()?;
-        self.keep_token(record.origin, record.version, record.token)?;
+        self.keep_token(record.head.origin, record.version, record.head.token)?;
         self.drop_chunks(record.db_version)?;
-        let mut drop = self.fixed("DELETE FROM main.crsql_log WHERE db_version = ?1")?;
-        drop.bind_int(1, record.db_version.cast_signed())?;
-        drop.execute()
+        self.remove_record(record)
     }
 
     fn drop_chunks(&self, db_version: u64) -> Result<()> {
@@ -258,7 +249,7 @@ impl Session {
         if left == 0 {
             return self.drop_record(&record);
         }
-        if left > record.chunks * CHUNK_TARGET as u64 / 2 {
+        if left > record.head.chunks * CHUNK_TARGET as u64 / 2 {
             return Ok(());
         }
         let (mut chunks, mut writer) = (Vec::new(), ChunkWriter::new());
@@ -286,11 +277,10 @@ impl Session {
             add.bind_blob(3, chunk)?;
             add.execute()?;
         }
-        let mut set = self.fixed("UPDATE main.crsql_log SET entries = ?2, chunks = ?3 WHERE db_version = ?1")?;
-        set.bind_int(1, record.db_version.cast_signed())?;
-        set.bind_blob(2, chunks.first().filter(|_| inline).map_or(&[][..], Vec::as_slice))?;
-        set.bind_int(3, if inline { 0 } else { chunks.len() as i64 })?;
-        set.execute()
+        self.amend(record.db_version, |record| {
+            record.entries = chunks.first().filter(|_| inline).cloned().unwrap_or_default();
+            record.head.chunks = if inline { 0 } else { chunks.len() as u64 };
+        })
     }
 }
 

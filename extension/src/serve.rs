@@ -4,11 +4,12 @@
 //! names, the present winner is sent, with its own dot. Of any other record only what still lives is sent.
 
 use crate::catalog::Table;
-use crate::log::{flags, Record};
+use crate::records::Record;
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlite::Result;
 use starling_crdt::changeset::{self, DotHeader, Header, PartWriter, PART_TARGET};
 use starling_crdt::log_chunk::{ChunkReader, Entry, Kind};
+use starling_crdt::record::flags;
 use starling_crdt::row_clock::{RowClock, Stamp};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -66,25 +67,26 @@ impl RecordEncoder {
 
     /// Whether the changeset may be claimed.
     pub fn claimable(&self) -> bool {
-        self.record.flags & flags::WHOLE != 0 && !self.left_out
+        self.record.head.flags & flags::WHOLE != 0 && !self.left_out
     }
 
     /// Between two parts the connection itself may have written, and a sweep have dropped some of the record, which then makes
     /// no changeset that may be claimed, or moved what is left of it together.
     fn keep_up(&mut self, session: &Session) -> Result<()> {
-        let same = |now: &Record| now.chunks == self.record.chunks && now.flags == self.record.flags;
+        let same =
+            |now: &Record| now.head.chunks == self.record.head.chunks && now.head.flags == self.record.head.flags;
         match session.record_at(self.record.db_version)? {
             Some(now) if same(&now) => {}
             Some(now) => {
                 self.left_out = true;
-                if now.chunks != self.record.chunks {
+                if now.head.chunks != self.record.head.chunks {
                     self.at = Position::default();
                 }
                 self.record = now;
             }
             None => {
                 self.left_out = true;
-                self.at.chunk = self.record.chunks + 1;
+                self.at.chunk = self.record.head.chunks + 1;
             }
         }
         Ok(())
@@ -102,7 +104,7 @@ impl RecordEncoder {
             dot: self.header,
             claimable: self.claimable(),
             last: false,
-            group: self.record.flags & flags::GROUP != 0,
+            group: self.record.head.flags & flags::GROUP != 0,
             part: self.part,
         };
         let mut part = Part {
@@ -111,15 +113,15 @@ impl RecordEncoder {
             header: &self.header,
             covering: header.claimable,
             writer: PartWriter::new(&header),
-            dots: BTreeMap::from([((self.record.origin, self.record.version), 0)]),
+            dots: BTreeMap::from([((self.record.head.origin, self.record.version), 0)]),
             authors: BTreeMap::new(),
             tables: BTreeMap::new(),
             left_out: false,
         };
-        while self.at.chunk <= self.record.chunks && part.writer.size() < PART_TARGET {
+        while self.at.chunk <= self.record.head.chunks && part.writer.size() < PART_TARGET {
             part.fill(&mut self.at)?;
         }
-        let last = self.at.chunk > self.record.chunks;
+        let last = self.at.chunk > self.record.head.chunks;
         self.done = last;
         self.part += 1;
         self.left_out |= part.left_out;

@@ -13,6 +13,8 @@ use crate::meta::Meta;
 use crate::plain::PlainTables;
 use crate::sqlgen::RowWrite;
 use crate::sqlite::{Db, Error, Result, Stmt, ValueRef};
+use crate::statements::QuickHasher;
+pub use crate::statements::{Hot, Sql};
 use crate::touched::TouchedTables;
 use crate::tx::TxState;
 use crate::waiting::WaitingList;
@@ -20,102 +22,12 @@ use crate::young::{Fresh, Young};
 use starling_crdt::log_chunk::ChunkWriter;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::BuildHasherDefault;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 /// What the extension's functions and tables share.
 pub type Shared = Rc<Session>;
-
-/// Which cached statement; with a table id (0 = none) it is the cache's key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sql {
-    /// A statement with a text of its own.
-    Fixed(&'static str),
-    /// Per table.
-    SelectRow,
-    /// Per table: many rows.
-    SelectBatch,
-    /// Per table.
-    RowExists,
-    /// Per table: the whole row.
-    InsertAll,
-    /// Per table.
-    DeleteRow,
-    /// Per table: the clock block that a key belongs to.
-    BlockAt,
-    /// Per table: the first clock block.
-    LowestBlock,
-    /// Per table: the first key of the block after a block.
-    NextBlock,
-    /// Per table.
-    PutBlock,
-    /// Per table.
-    DropBlock,
-    /// Per table.
-    AllBlocks,
-    /// Per table.
-    AnyClock,
-    /// Per table: whether its inbox holds anything.
-    InboxAny,
-    /// Per table: the rows of its inbox after a number.
-    InboxRows,
-    /// Per table: empties its inbox.
-    InboxClear,
-}
-
-/// The statements of every small transaction, each of which has a place of its own: to look one up costs a tenth of running it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hot {
-    /// Makes the journal part of the open transaction.
-    Join,
-    /// A log record that comes after all others.
-    AddNext,
-}
-
-impl Hot {
-    const ALL: usize = 2;
-}
-
-impl Hash for Sql {
-    /// A text is known by its place in memory: reading it would cost as much as running it.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        match self {
-            Self::Fixed(text) => text.as_ptr().hash(state),
-            other => std::mem::discriminant(other).hash(state),
-        }
-    }
-}
-
-/// A hasher for the few dozen statements of a connection: a multiply and a rotate per word (as FxHash in rustc).
-#[derive(Clone, Copy, Default)]
-struct QuickHasher(u64);
-
-impl Hasher for QuickHasher {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
-    }
-
-    fn write_u32(&mut self, n: u32) {
-        self.write_u64(u64::from(n));
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        self.0 = (self.0.rotate_left(5) ^ n).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-
-    fn write_usize(&mut self, n: usize) {
-        self.write_u64(n as u64);
-    }
-
-    fn write_isize(&mut self, n: isize) {
-        self.write_u64(n as u64);
-    }
-}
 
 /// Table, what is done, column positions.
 type ColumnsKey = (u32, RowWrite, Vec<usize>);
@@ -159,6 +71,8 @@ pub struct Session {
     pub(crate) spare_fresh: Cell<Fresh>,
     /// What a log writer uses again.
     pub(crate) spare_chunk: Cell<ChunkWriter>,
+    /// A record's blob, as `spare_waiting`.
+    pub(crate) spare_record: Cell<Vec<u8>>,
     /// The key of the cell that was merged last.
     pub(crate) last_key: Cell<Option<LastKey>>,
 }
@@ -243,6 +157,7 @@ impl Session {
             spare_tables: Cell::default(),
             spare_fresh: Cell::default(),
             spare_chunk: Cell::default(),
+            spare_record: Cell::default(),
             last_key: Cell::default(),
         }
     }
@@ -284,7 +199,7 @@ impl Session {
         self.cached(kind, table.info.id, || table.sql(kind))
     }
 
-    fn cached(&self, kind: Sql, table: u32, text: impl FnOnce() -> String) -> Result<Cached<'_>> {
+    pub(crate) fn cached(&self, kind: Sql, table: u32, text: impl FnOnce() -> String) -> Result<Cached<'_>> {
         let found = self.statements.borrow_mut().remove(&(kind, table));
         let stmt = match found {
             Some(stmt) => stmt,

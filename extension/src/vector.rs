@@ -2,7 +2,7 @@
 
 use crate::catalog::Table;
 use crate::fnv;
-use crate::log::Record;
+use crate::records::Record;
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 use starling_crdt::ids::TOKEN_MASK;
@@ -169,25 +169,10 @@ impl Session {
         Ok(sum)
     }
 
-    /// All records of a dot.
-    pub fn records_of(&self, origin: u32, version: u64) -> Result<Vec<Record>> {
-        let mut out = Vec::new();
-        let mut own = self.fixed(OWN_RECORD)?;
-        let mut foreign = self.fixed(FOREIGN_RECORDS)?;
-        for stmt in [&mut own, &mut foreign] {
-            stmt.bind_int(1, i64::from(origin))?;
-            stmt.bind_int(2, version.cast_signed())?;
-            while stmt.step()? {
-                out.push(Record::read(stmt)?);
-            }
-        }
-        Ok(out)
-    }
-
     /// The token of a dot as far as it is remembered; 0 = not known.
     pub fn token_of(&self, origin: u32, version: u64) -> Result<u64> {
         if let Some(record) = self.records_of(origin, version)?.first() {
-            return Ok(record.token);
+            return Ok(record.head.token);
         }
         let mut find = self.fixed(
             "SELECT token FROM main.crsql_token WHERE origin = ?1 AND version = ?2 UNION ALL \
@@ -239,14 +224,6 @@ impl Session {
     }
 }
 
-// The columns are those of RECORD_COLUMNS; a test holds them together.
-const OWN_RECORD: &str =
-    "SELECT db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, entries \
-                          FROM main.crsql_log WHERE db_version = ?2 AND origin = ?1 AND version IS NULL";
-const FOREIGN_RECORDS: &str = "SELECT db_version, origin, version, token, prev, prev_token, commit_ms, flags, chunks, \
-                               entries FROM main.crsql_log WHERE origin = ?1 AND version = ?2 \
-                               AND version IS NOT NULL ORDER BY db_version";
-
 /// Calls `add(column, col_version, cl)` for every cell that still belongs to an entry, and for a row's life, which has the
 /// column `'-1'`. What one replica logs as a row's base may be a mask beside another base elsewhere, so cells are told and
 /// not entries; only a row that has no cells is told by its base.
@@ -297,13 +274,4 @@ fn hash_cell(table: &str, key: &[u8], column: &str, version: u64, cl: u64) -> u6
         // Each with its length, so that no two lists of fields run together alike.
         fnv::feed(fnv::feed(h, &(field.len() as u32).to_le_bytes()), field)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_statements_read_the_columns_that_a_record_expects() {
-        let columns = format!("SELECT {} ", crate::log::RECORD_COLUMNS);
-        assert!(super::OWN_RECORD.starts_with(&columns) && super::FOREIGN_RECORDS.starts_with(&columns));
-    }
 }

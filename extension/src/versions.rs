@@ -13,14 +13,11 @@ impl Session {
         }
         let open = self.tx.borrow().local.map(|r| r.db_version).or(self.tx.borrow().foreign.map(|r| r.db_version));
         let Some(open) = open else {
-            return Ok(self.int("SELECT coalesce(max(db_version), 0) FROM main.crsql_log")?.max(0).cast_unsigned());
+            return self.newest_version();
         };
         // What this transaction has written does not count yet.
-        let mut below = self.fixed("SELECT coalesce(max(db_version), 0) FROM main.crsql_log WHERE db_version < ?1")?;
         let first = self.tx.borrow().first_version.unwrap_or(open);
-        below.bind_int(1, first.cast_signed())?;
-        below.step()?;
-        Ok(below.column_int(0).max(0).cast_unsigned())
+        self.newest_version_below(first)
     }
 
     /// The version that the open transaction will get, raised to at least `given`.

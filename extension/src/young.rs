@@ -8,8 +8,9 @@
 use crate::clock_map::{by_key, ClockMap, Named};
 use crate::log::Tail;
 use crate::session::{corrupt, Session};
-use crate::sqlite::{Result, Stmt};
+use crate::sqlite::Result;
 use starling_crdt::log_chunk::ChunkReader;
+use starling_crdt::record::Side;
 use starling_crdt::row_clock::RowClock;
 use starling_crdt::young;
 use std::borrow::Cow;
@@ -109,13 +110,6 @@ struct Carrier {
     slots: Vec<u8>,
 }
 
-/// What the newest record says of the oldest one whose young clocks are in force; `version` and `last_local` are the places
-/// of these columns in the statement. A foreign record says nothing.
-pub fn oldest_in_force(newest: &Stmt, db_version: u64, version: usize, last_local: usize) -> Option<u64> {
-    let says = newest.column_is_null(version) && !newest.column_is_null(last_local);
-    says.then(|| db_version.saturating_sub(newest.column_int(last_local).max(0).cast_unsigned()))
-}
-
 impl Session {
     /// A row's clock, if it is a young one.
     pub fn young_clock<T>(&self, table: u32, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
@@ -173,29 +167,20 @@ impl Session {
         let mut carriers = Vec::new();
         let mut seen: Option<Seen> = None;
         let mut goes_on = false;
-        let mut newest_first = self.fixed(
-            "SELECT db_version, token, version, last_local, last_local_token, entries FROM main.crsql_log \
-             ORDER BY db_version DESC",
-        )?;
-        while newest_first.step()? {
-            let db_version = newest_first.column_int(0).max(0).cast_unsigned();
-            let token = newest_first.column_int(1).cast_unsigned();
-            let oldest = seen.map_or_else(|| oldest_in_force(&newest_first, db_version, 2, 3), |seen| seen.oldest);
-            let here = Seen { db_version, token, oldest };
+        let mut as_of = None;
+        self.newest_first(&mut |record| {
+            // Within the read, or it might be a later moment's.
+            as_of = self.db.file_version();
+            let oldest = seen.map_or_else(|| record.oldest_in_force(), |seen| seen.oldest);
+            let here = Seen { db_version: record.db_version, token: record.head.token, oldest };
             seen.get_or_insert(here);
             goes_on = known == Some(here);
-            if goes_on || oldest.is_none_or(|oldest| db_version < oldest) {
-                break;
+            if goes_on || oldest.is_none_or(|oldest| record.db_version < oldest) {
+                return Ok(false);
             }
-            if newest_first.column_is_null(2) && !newest_first.column_is_null(4) {
-                carriers.push(Carrier {
-                    entries: newest_first.column_blob(5).to_vec(),
-                    slots: newest_first.column_blob(4).to_vec(),
-                });
-            }
-        }
-        let as_of = self.db.file_version();
-        drop(newest_first);
+            carriers.extend(record.young.map(|slots| Carrier { entries: record.entries, slots }));
+            Ok(true)
+        })?;
         let mut young = self.young.borrow_mut();
         if !goes_on {
             young.clear();
@@ -283,15 +268,12 @@ impl Session {
             superseded += self.settle_clock(*table, key, clock)?;
         }
         if tail.young.is_some() || superseded > 0 {
-            let mut set = self.fixed(
-                "UPDATE main.crsql_log SET last_local = CASE WHEN version IS NULL THEN NULL ELSE last_local END, \
-                 garbage = garbage + ?2 \
-                 WHERE db_version = ?1",
-            )?;
-            set.bind_int(1, tail.db_version.cast_signed())?;
-            set.bind_int(2, superseded.cast_signed())?;
-            set.execute()?;
-            drop(set);
+            self.amend(tail.db_version, |newest| {
+                if let Side::Local { reaches } = &mut newest.head.side {
+                    *reaches = None;
+                }
+                newest.head.garbage = newest.head.garbage.saturating_add(superseded);
+            })?;
             self.forget_tail();
         }
         Ok(())

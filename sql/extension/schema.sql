@@ -7,22 +7,10 @@ CREATE TABLE IF NOT EXISTS crsql_origin(
 CREATE VIEW IF NOT EXISTS crsql_site_id AS
   SELECT CASE WHEN s.id = m.value THEN 0 ELSE s.id - (s.id > m.value) END AS ordinal, s.site_id AS site_id
   FROM crsql_site AS s, crsql_master AS m WHERE m.key = 'self' ORDER BY 1;
-CREATE TABLE IF NOT EXISTS crsql_log(
-  db_version INTEGER PRIMARY KEY,
-  origin INTEGER NOT NULL,
-  version INTEGER,
-  token INTEGER NOT NULL,
-  prev INTEGER NOT NULL,
-  prev_token INTEGER NOT NULL,
-  commit_ms INTEGER NOT NULL,
-  flags INTEGER NOT NULL,
-  chunks INTEGER NOT NULL,
-  garbage INTEGER NOT NULL,
-  weight INTEGER NOT NULL,
-  last_local INTEGER,
-  last_local_token INTEGER,
-  entries BLOB);
-CREATE INDEX IF NOT EXISTS crsql_log_by_dot ON crsql_log(origin, version) WHERE version IS NOT NULL;
+CREATE TABLE IF NOT EXISTS crsql_record(db_version INTEGER PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS crsql_foreign(
+  origin INTEGER NOT NULL, version INTEGER NOT NULL, db_version INTEGER NOT NULL, PRIMARY KEY(origin, version, db_version))
+  WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS crsql_log_chunk(
   db_version INTEGER NOT NULL, n INTEGER NOT NULL, entries BLOB NOT NULL, UNIQUE(db_version, n));
 CREATE TABLE IF NOT EXISTS crsql_token(

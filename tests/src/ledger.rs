@@ -1,6 +1,7 @@
 //! I1 and I2, read from the log itself: once everything dead is swept, each cell, tombstone and `'-1'` row that `crsql_changes`
 //! shows is spoken for by exactly one entry, and nothing else is.
 
+use crate::records;
 use crate::site::Site;
 use starling_crdt::log_chunk::{ChunkReader, Kind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,11 +99,7 @@ fn told(site: &Site) -> BTreeMap<Row, Told> {
         .iter()
         .map(|id| id.parse().expect("a number"))
         .collect();
-    let sql = "SELECT entries FROM crsql_log WHERE entries <> x'' UNION ALL SELECT entries FROM crsql_log_chunk";
-    let mut stmt = site.db.prepare(sql).expect("it prepares");
-    let chunks = stmt.query_map([], |r| r.get::<_, Vec<u8>>(0)).expect("it runs");
-    for chunk in chunks {
-        let chunk = chunk.expect("a blob");
+    for chunk in records::chunks(&site.db) {
         let mut reader = ChunkReader::new(&chunk).expect("a chunk");
         while let Some(entry) = reader.next_entry().expect("an entry") {
             if !active.contains(&entry.table.id) {

@@ -5,6 +5,7 @@ pub mod fuzz;
 pub mod ledger;
 pub mod puppet;
 pub mod random;
+pub mod records;
 pub mod seen;
 pub mod shared;
 pub mod site;

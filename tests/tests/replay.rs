@@ -89,7 +89,9 @@ fn replay(target: &str, runs: u64) {
 
 #[test]
 fn decoders_give_back_what_they_accept_and_refuse_the_rest() {
-    for target in ["changeset", "clock_block", "key", "log_chunk", "ranges", "row_clock", "vector", "wire", "young"] {
+    for target in
+        ["changeset", "clock_block", "key", "log_chunk", "ranges", "record", "row_clock", "vector", "wire", "young"]
+    {
         replay(target, 10_000);
     }
 }

@@ -19,6 +19,7 @@ pub mod local;
 pub mod log_chunk;
 pub mod order_key;
 pub mod ranges;
+pub mod record;
 pub mod row_clock;
 pub mod value;
 pub mod vector;

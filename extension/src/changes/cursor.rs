@@ -3,11 +3,12 @@
 use super::plan::{self, Plan};
 use super::{column, ChangesTable};
 use crate::catalog::Table;
-use crate::log::{flags, Record};
+use crate::records::Record;
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Args, ColumnOut, Result, VTabCursor};
 use starling_crdt::key;
 use starling_crdt::log_chunk::{ChunkReader, Entry, Kind};
+use starling_crdt::record::flags;
 use starling_crdt::row_clock::{RowClock, Stamp};
 use starling_crdt::{SiteId, Value};
 use std::collections::{BTreeMap, VecDeque};
@@ -107,7 +108,7 @@ impl VTabCursor for ChangesCursor {
             column::CL => out.set_int(row.cl.cast_signed()),
             column::SEQ => out.set_int(row.seq.cast_signed()),
             column::ORIGIN_VERSION => out.set_int(record.version.cast_signed()),
-            column::COMMIT_MS => out.set_int(i64::try_from(record.commit_ms).unwrap_or(i64::MAX)),
+            column::COMMIT_MS => out.set_int(i64::try_from(record.head.commit_ms).unwrap_or(i64::MAX)),
             _ => out.set_null(),
         }
         Ok(())
@@ -122,7 +123,7 @@ impl ChangesCursor {
     /// Reads on until there is a row, or nothing more.
     fn fill(&mut self, session: &Session) -> Result<()> {
         while self.rows.is_empty() && !self.done {
-            let more = self.record.as_ref().is_some_and(|r| self.next_chunk <= r.chunks);
+            let more = self.record.as_ref().is_some_and(|r| self.next_chunk <= r.head.chunks);
             if more {
                 self.read_chunks(session)?;
             } else {
@@ -140,13 +141,13 @@ impl ChangesCursor {
             self.done = true;
             return Ok(());
         };
-        self.site = session.origin_of(record.origin)?.0.site;
-        let mixed = record.flags & flags::GROUP != 0;
+        self.site = session.origin_of(record.head.origin)?.0.site;
+        let mixed = record.head.flags & flags::GROUP != 0;
         let skip = match &plan.site {
             Some((wanted, site)) if !mixed => (self.site.0.as_slice() == site.as_slice()) != *wanted,
             _ => false,
         };
-        self.next_chunk = if skip { record.chunks + 1 } else { 0 };
+        self.next_chunk = if skip { record.head.chunks + 1 } else { 0 };
         self.passed = 0;
         self.record = Some(record);
         Ok(())
@@ -157,17 +158,17 @@ impl ChangesCursor {
     fn keep_up(&mut self, session: &Session) -> Result<()> {
         let Some(record) = self.record.as_mut().filter(|_| self.next_chunk > 0) else { return Ok(()) };
         match session.record_at(record.db_version)? {
-            Some(now) if now.chunks == record.chunks => {}
+            Some(now) if now.head.chunks == record.head.chunks => {}
             Some(now) => (*record, self.next_chunk) = (now, 0),
-            None => self.next_chunk = record.chunks + 1,
+            None => self.next_chunk = record.head.chunks + 1,
         }
         Ok(())
     }
 
     fn read_chunks(&mut self, session: &Session) -> Result<()> {
         self.keep_up(session)?;
-        let Some(record) = self.record.clone().filter(|r| self.next_chunk <= r.chunks) else { return Ok(()) };
-        let unsorted = record.flags & flags::UNSORTED != 0;
+        let Some(record) = self.record.clone().filter(|r| self.next_chunk <= r.head.chunks) else { return Ok(()) };
+        let unsorted = record.head.flags & flags::UNSORTED != 0;
         loop {
             let bytes = record.chunk(session, self.next_chunk)?;
             self.next_chunk += 1;
@@ -183,7 +184,7 @@ impl ChangesCursor {
             for met in all {
                 self.entry(session, &record, met)?;
             }
-            if !unsorted || self.next_chunk > record.chunks {
+            if !unsorted || self.next_chunk > record.head.chunks {
                 break;
             }
         }

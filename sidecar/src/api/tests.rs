@@ -161,7 +161,7 @@ fn what_reaches_beyond_the_tables_is_refused() {
         "SELECT starling_extension_is_not_loaded__load_starling_so__format_1(0, 0, 1)",
         "SELECT starling_merge(x'00')",
         "SELECT crsql_config_set('merge-equal-values', 1)",
-        "DELETE FROM crsql_log",
+        "DELETE FROM crsql_record",
         "UPDATE crsql_master SET value = 1",
         "DROP TABLE crsql_site",
         "DROP TRIGGER machines__crsql_insert",

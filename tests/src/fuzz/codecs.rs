@@ -4,6 +4,7 @@ use super::feed::Feed;
 use starling_crdt::changeset::{Header, Item, PartReader, PartWriter, Row, RowKind};
 use starling_crdt::clock_block::ClockBlock;
 use starling_crdt::log_chunk::{ChunkReader, ChunkWriter, Entry};
+use starling_crdt::record::Record;
 use starling_crdt::row_clock::RowClock;
 use starling_crdt::value::Encoded;
 use starling_crdt::{key, young, DecodeError, Value, Vector};
@@ -82,6 +83,17 @@ pub fn young(data: &[u8]) {
     assert!(bytes.len() <= data.len(), "the encoder is longer than what it was read from");
     assert_eq!(young::decode(&bytes).expect("what was encoded can be read"), slots);
     slots.into_iter().flatten().for_each(row_clock);
+}
+
+/// A log record, and what stands in it.
+pub fn record(data: &[u8]) {
+    let Ok(record) = Record::decode(data) else { return };
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes);
+    assert!(bytes.len() <= data.len(), "the encoder is longer than what it was read from");
+    assert_eq!(Record::decode(&bytes).expect("what was encoded can be read"), record);
+    record.young.into_iter().for_each(young);
+    log_chunk(record.entries);
 }
 
 /// Removing every other entry and setting it again ends where it began.

@@ -28,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     ("vector", codecs::vector),
     ("wire", wire::wire),
     ("young", codecs::young),
+    ("record", codecs::record),
 ];
 
 /// The body of that name.

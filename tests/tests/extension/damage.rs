@@ -1,6 +1,8 @@
 //! Damaged internal tables and garbage arguments: an error, never a panic or a wrong answer.
 
+use starling_crdt::record::Side;
 use starling_tests::random::Random;
+use starling_tests::records::{self, Kept};
 use starling_tests::site::Site;
 use std::path::Path;
 
@@ -43,14 +45,11 @@ fn exercise(s: &Site) {
 #[test]
 fn garbage_in_any_internal_column_never_panics() {
     let columns = [
-        ("crsql_log", "entries"),
-        ("crsql_log", "origin"),
-        ("crsql_log", "version"),
-        ("crsql_log", "chunks"),
-        ("crsql_log", "token"),
-        ("crsql_log", "flags"),
-        ("crsql_log", "last_local"),
-        ("crsql_log", "last_local_token"),
+        ("crsql_record", "record"),
+        ("crsql_record", "db_version"),
+        ("crsql_foreign", "origin"),
+        ("crsql_foreign", "version"),
+        ("crsql_foreign", "db_version"),
         ("crsql_rows_1", "block"),
         ("crsql_master", "value"),
         ("crsql_site", "site_id"),
@@ -86,7 +85,7 @@ fn a_flipped_bit_in_a_blob_never_panics() {
     for _ in 0..300 {
         let s = filled();
         let (table, column) =
-            *random.pick(&[("crsql_log", "entries"), ("crsql_log", "last_local_token"), ("crsql_rows_1", "block")]);
+            *random.pick(&[("crsql_record", "record"), ("crsql_record", "record"), ("crsql_rows_1", "block")]);
         let blob: Vec<u8> =
             s.one(&format!("SELECT {column} FROM {table} WHERE length({column}) > 0 ORDER BY random() LIMIT 1"));
         let mut broken = blob.clone();
@@ -106,33 +105,60 @@ fn a_damaged_row_clock_is_an_error_that_says_so() {
     assert!(message.contains("damaged") && message.contains("Restore"), "{message}");
 }
 
+#[test]
+fn an_index_of_foreign_dots_that_names_the_wrong_record_is_an_error_that_says_so() {
+    let (a, b) = (filled(), Site::memory().with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)")]));
+    b.pull(&a);
+    let check = |sql: &str| {
+        b.exec(sql);
+        b.db.query_row("SELECT starling_check(?1)", [a.vector()], |r| r.get::<_, Option<String>>(0))
+    };
+    assert_eq!(check("SELECT 1"), Ok(None));
+    for damage in ["db_version - 1", "1000"] {
+        let said = check(&format!("BEGIN; UPDATE crsql_foreign SET db_version = {damage}"));
+        assert!(said.as_ref().is_err_and(|e| e.to_string().contains("damaged")), "{damage}: {said:?}");
+        b.exec("ROLLBACK");
+    }
+}
+
 /// A file whose young clocks are damaged, opened by a connection that has not seen them whole.
-fn with_young(dir: &Path, damage: &str) -> Site {
+fn with_young(dir: &Path, damage: impl Fn(&mut Kept)) -> Site {
     let path = dir.join("a.db");
-    fill(Site::file(&path))
-        .exec(&format!("UPDATE crsql_log SET {damage} WHERE last_local IS NOT NULL AND version IS NULL"));
+    let site = fill(Site::file(&path));
+    let mut damaged = 0;
+    records::change(&site.db, |record| {
+        let carries = record.reaches().is_some();
+        if carries {
+            damage(record);
+            damaged += 1;
+        }
+        carries
+    });
+    assert!(damaged > 0, "no young clocks");
     Site::file(&path)
 }
 
 #[test]
 fn damaged_young_clocks_are_an_error_that_says_so() {
-    for garbage in ["x''", "x'02'", "x'0105ff'", "x'0101ff'", "x'01000000000000'"] {
+    for garbage in [&b""[..], &[2], &[1, 5, 0xff], &[1, 1, 0xff], &[1, 0, 0, 0, 0, 0, 0]] {
         let dir = tempfile::tempdir().expect("a directory");
-        let s = with_young(dir.path(), &format!("last_local_token = {garbage}"));
+        let s = with_young(dir.path(), |record| record.young = Some(garbage.to_vec()));
         for sql in ["SELECT * FROM crsql_changes", "UPDATE t SET b = 1 WHERE id = 'm'"] {
             let message = s.refused(sql);
-            assert!(message.contains("damaged") && message.contains("Restore"), "{garbage}: {message}");
+            assert!(message.contains("damaged") && message.contains("Restore"), "{garbage:?}: {message}");
         }
     }
 }
 
 #[test]
 fn garbage_for_young_clocks_never_panics() {
-    for column in ["last_local", "last_local_token"] {
-        for garbage in ["x'ff'", "x'0100'", "-1", "7", "9223372036854775807", "'text'", "zeroblob(5000)", "1.5"] {
-            let dir = tempfile::tempdir().expect("a directory");
-            exercise(&with_young(dir.path(), &format!("{column} = {garbage}")));
-        }
+    for garbage in [None, Some(vec![0xff]), Some(vec![1, 0]), Some(vec![0; 5000]), Some(b"text".to_vec())] {
+        let dir = tempfile::tempdir().expect("a directory");
+        exercise(&with_young(dir.path(), |record| record.young = garbage.clone()));
+    }
+    for back in [0, 1, 7, 1 << 40, i64::MAX as u64] {
+        let dir = tempfile::tempdir().expect("a directory");
+        exercise(&with_young(dir.path(), |record| record.head.side = Side::Local { reaches: Some(back) }));
     }
 }
 

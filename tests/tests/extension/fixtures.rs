@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 /// Where the present format's fixtures are.
-const PRESENT: &str = "v3";
+const PRESENT: &str = "v4";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -185,6 +185,78 @@ fn files_of_every_format_read_as_they_did_and_take_writes_and_exchanges() {
             other.exec(fixture.elsewhere);
             exchange(&site, &other);
         }
+    }
+}
+
+/// Files of formats whose records have a column for each field.
+fn with_columns() -> Vec<(PathBuf, &'static Fixture)> {
+    let older = formats().into_iter().filter(|format| !format.ends_with(PRESENT));
+    let files = older.flat_map(|format| FIXTURES.iter().map(move |f| (format.join(f.name).with_extension("db"), f)));
+    files.filter(|(path, _)| path.exists()).collect()
+}
+
+fn has_columns(site: &Site) -> bool {
+    site.one::<i64>("SELECT count(*) FROM sqlite_master WHERE name = 'crsql_log'") == 1
+}
+
+#[test]
+fn files_of_earlier_formats_become_ones_of_the_present_when_triggers_are_made_and_lose_nothing() {
+    for (path, fixture) in with_columns() {
+        println!("{}", path.display());
+        let dir = tempfile::tempdir().expect("a directory");
+        let site = copied(&path, dir.path());
+        // Who else has the file open goes on with what it finds.
+        let other = Site::open(&dir.path().join("copy.db"));
+        let before = (site.changes(), site.vector());
+        // Where the schema was changed without the extension, its triggers are made anew when it is loaded.
+        let as_it_was = has_columns(&site);
+        assert!(as_it_was || fixture.name == "ordered", "{}", path.display());
+        assert_eq!((other.changes(), has_columns(&other)), (before.0.clone(), as_it_was));
+        site.exec("CREATE TABLE later(id INTEGER PRIMARY KEY, v)");
+        site.exec("BEGIN; SELECT crsql_as_crr('later'); INSERT INTO later VALUES(1, 1); ROLLBACK");
+        assert!(has_columns(&site) == as_it_was && site.changes() == before.0, "what was rolled back");
+        site.exec("SELECT crsql_as_crr('later')");
+        assert!(!has_columns(&site));
+        assert_eq!(
+            site.one::<i64>("SELECT count(DISTINCT value) FROM crsql_master WHERE key GLOB 'starling.*' AND value = 4"),
+            1
+        );
+        // A new CRR is a reason to try what waits once more, and parts of that may be carried from then on.
+        let waits = site.one::<i64>("SELECT count(*) FROM crsql_pending") > 0;
+        for reader in [&other, &site] {
+            assert_eq!(reader.changes(), before.0, "{}", path.display());
+            assert!(waits || reader.vector() == before.1, "{}", path.display());
+        }
+        other.exec("INSERT INTO later VALUES(77, 'other'); DELETE FROM later");
+        site.exec(fixture.write);
+        for (sql, expected) in fixture.then {
+            assert_eq!(other.rows(sql), *expected, "{sql}");
+        }
+        let elsewhere = fresh(&site);
+        elsewhere.exec(fixture.elsewhere);
+        exchange(&site, &elsewhere);
+    }
+}
+
+#[test]
+fn a_transaction_that_has_written_records_goes_on_with_them_when_the_file_becomes_one_of_the_present_format() {
+    for (path, fixture) in with_columns().into_iter().filter(|(_, fixture)| fixture.name == "rows") {
+        let dir = tempfile::tempdir().expect("a directory");
+        let site = copied(&path, dir.path());
+        site.exec("CREATE TABLE later(id INTEGER PRIMARY KEY, v); BEGIN; UPDATE t SET a = 'within'");
+        let peer = Site::memory().with(&[("later", "CREATE TABLE later(id INTEGER PRIMARY KEY, v)")]);
+        peer.exec("INSERT INTO later VALUES(7, 'of the peer')");
+        // What is open has been logged before the schema changes, and is gone on with after.
+        site.one::<i64>("SELECT count(*) FROM crsql_changes");
+        site.exec(
+            "SELECT crsql_as_crr('later'); INSERT INTO later VALUES(1, 'within'); UPDATE t SET a = 'again'; COMMIT",
+        );
+        assert!(!has_columns(&site));
+        site.pull(&peer);
+        let version = "SELECT count(DISTINCT db_version) FROM crsql_changes WHERE val IN ('within', 'again')";
+        assert_eq!(site.one::<i64>(version), 1, "{}", path.display());
+        site.exec(fixture.write);
+        exchange(&site, &fresh(&site));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What SQLite, disks and programs do to a replica: one test for each hazard (E4, E5, E6, E11, S12, I2).
 
 use starling_tests::random::Random;
+use starling_tests::records;
 use starling_tests::site::Site;
 
 const T: (&str, &str) = ("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)");
@@ -132,9 +133,7 @@ fn s12_a_copy_becomes_a_site_of_its_own_by_one_key_and_ordinals_stay_real() {
 fn i2_the_log_stays_within_a_constant_factor_of_what_lives() {
     let (s, c) = (site(), site());
     s.exec("INSERT INTO t SELECT 'k' || value, 0, 0 FROM (WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c WHERE value < 3000) SELECT value FROM c)");
-    let bytes = |s: &Site| {
-        s.one::<i64>("SELECT coalesce((SELECT sum(length(entries)) FROM crsql_log), 0) + coalesce((SELECT sum(length(entries)) FROM crsql_log_chunk), 0)")
-    };
+    let bytes = |s: &Site| records::bytes(&s.db);
     s.exec("UPDATE t SET a = a + 1, b = b + 1");
     let once = bytes(&s);
     for _ in 0..30 {
@@ -145,7 +144,7 @@ fn i2_the_log_stays_within_a_constant_factor_of_what_lives() {
     for i in 0..6000 {
         s.exec(&format!("UPDATE t SET b = {i} WHERE id = 'k{}'", i % 50 + 2));
     }
-    let records = s.one::<i64>("SELECT count(*) FROM crsql_log");
+    let records = s.one::<i64>("SELECT count(*) FROM crsql_record");
     assert!(records < 6000, "{records} records for 50 rows that were updated 6000 times");
     s.one::<i64>("SELECT starling_prune(1000000)");
     s.one::<i64>("SELECT starling_prune(1000000)");
@@ -180,8 +179,7 @@ fn records_of_many_chunks_are_swept_a_little_at_a_time_and_lose_only_what_is_dea
     a.one::<i64>("SELECT starling_prune(1000000)");
     a.one::<i64>("SELECT starling_prune(1000000)");
     starling_tests::ledger::check(&a);
-    let bytes = "SELECT sum(length(entries)) FROM (SELECT entries FROM crsql_log UNION ALL SELECT entries FROM crsql_log_chunk)";
-    assert!(a.one::<i64>(bytes) < 100_000, "{} bytes are left", a.one::<i64>(bytes));
+    assert!(records::bytes(&a.db) < 100_000, "{} bytes are left", records::bytes(&a.db));
     let b = Site::memory().with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)")]);
     b.pull(&a);
     assert_eq!(a.changes(), b.changes());
@@ -196,7 +194,7 @@ fn what_one_statement_writes_goes_when_the_next_one_outlives_all_of_it() {
     for name in ["t", "u"] {
         a.exec(&format!("{all} INSERT INTO {name} SELECT i, i, i FROM n"));
     }
-    let records = "SELECT count(*) FROM crsql_log";
+    let records = "SELECT count(*) FROM crsql_record";
     let base = a.one::<i64>(records);
     for round in 0..8 {
         a.exec(&format!("UPDATE t SET a = 'round {round}', b = 'round {round}'"));

@@ -2,6 +2,7 @@
 //! else is done to the file while they are in force.
 
 use starling_tests::ledger;
+use starling_tests::records;
 use starling_tests::site::{close_is_refused, open_with, Change, Site};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,10 +25,10 @@ fn update_each(site: &Site) {
 
 /// How many records carry clocks that are in force, by the newest one's word.
 fn in_force(site: &Site) -> i64 {
-    site.one(
-        "SELECT count(*) FROM crsql_log AS l, (SELECT db_version, last_local FROM crsql_log ORDER BY db_version DESC LIMIT 1) AS n \
-         WHERE l.version IS NULL AND l.last_local_token IS NOT NULL AND l.db_version >= n.db_version - n.last_local",
-    )
+    let newest = records::newest(&site.db).expect("a record");
+    let Some(back) = newest.reaches() else { return 0 };
+    let carriers = records::all(&site.db).into_iter().filter(|record| record.young.is_some());
+    carriers.filter(|record| record.db_version >= newest.db_version - back as i64).count() as i64
 }
 
 /// The col_version of each row's column `a`.
@@ -58,7 +59,8 @@ fn a_write_after_a_new_epoch_in_the_same_transaction_has_no_predecessor() {
     let dir = dir();
     let site = young(&dir.path().join("a.db"));
     site.exec("BEGIN; SELECT starling_new_epoch(); UPDATE t SET a = 7 WHERE id = 3; COMMIT");
-    assert_eq!(site.rows("SELECT prev, prev_token FROM crsql_log ORDER BY db_version DESC LIMIT 1"), ["0|0"]);
+    let newest = records::newest(&site.db).expect("a record");
+    assert_eq!((newest.head.prev, newest.head.prev_token), (0, 0));
     assert_eq!(versions(&site), [2, 2, 3, 2, 2, 2, 2, 2, 2, 2]);
     let other = Site::memory().with(&[T]);
     other.pull(&site);
@@ -190,8 +192,8 @@ fn clocks_stay_young_up_to_a_distance_and_are_none_the_worse_for_it() {
         if id % 800 == 0 {
             site.exec(&format!("UPDATE t SET a = 2 WHERE id = {id}"));
         }
-        let back = "SELECT coalesce(last_local, 0) FROM crsql_log ORDER BY db_version DESC LIMIT 1";
-        assert!(site.one::<i64>(back) <= 2049);
+        let newest = records::newest(&site.db).expect("a record");
+        assert!(newest.reaches().is_none_or(|back| back <= 2049));
     }
     site.exec("BEGIN; SELECT crsql_next_db_version(1000000); UPDATE t SET a = 3 WHERE id = 4000; COMMIT");
     site.exec("UPDATE t SET b = 4 WHERE id = 4000");

@@ -6,6 +6,7 @@ use rusqlite::types::Value;
 use starling_crdt::Vector;
 use starling_tests::ledger;
 use starling_tests::random::{each_seed, Random};
+use starling_tests::records;
 use starling_tests::site::Site;
 use std::path::Path;
 use std::time::Duration;
@@ -50,10 +51,8 @@ impl Twin {
 
     /// After each transaction: the clocks move, as far as nobody else is in the way.
     fn age(&self, i: usize) {
-        let newest =
-            "SELECT last_local IS NOT NULL AND version IS NULL FROM crsql_log ORDER BY db_version DESC LIMIT 1";
         let site = &self.on[i];
-        let in_force = || site.db.query_row(newest, [], |r| r.get(0)).unwrap_or(false);
+        let in_force = || records::newest(&site.db).is_some_and(|newest| newest.reaches().is_some());
         if self.aged && site.db.is_autocommit() && in_force() {
             // A budget of nothing moves the clocks and looks at no entry.
             let _ = self.on[i].db.query_row("SELECT starling_prune(0)", [], |_| Ok(()));

@@ -5,6 +5,7 @@ use starling_crdt::{Dot, Origin, SiteId, Vector};
 use starling_proto::frames::{self, Frame, Hello};
 use starling_tests::fuzz::feed::put_run;
 use starling_tests::random::Random;
+use starling_tests::records;
 use starling_tests::site::Site;
 use std::fs;
 use std::path::Path;
@@ -67,7 +68,10 @@ fn stored(db: &Connection, write: &dyn Fn(&str, &str, &[u8])) {
         let all = stmt.query_map([], |r| r.get(0)).expect("it runs");
         all.collect::<Result<_, _>>().expect("blobs")
     };
-    for (i, chunk) in blobs("SELECT entries FROM crsql_log WHERE length(entries) > 0").iter().enumerate() {
+    for (i, record) in blobs("SELECT record FROM crsql_record").iter().enumerate() {
+        write("record", &format!("record_{i}"), record);
+    }
+    for (i, chunk) in records::chunks(db).iter().enumerate() {
         write("log_chunk", &format!("chunk_{i}"), chunk);
     }
     for (i, block) in blobs("SELECT block FROM crsql_rows_1").iter().enumerate() {
@@ -78,9 +82,7 @@ fn stored(db: &Connection, write: &dyn Fn(&str, &str, &[u8])) {
             write("key", &format!("internal_{i}_{j}"), &[&[1], key].concat());
         }
     }
-    for (i, slots) in
-        blobs("SELECT last_local_token FROM crsql_log WHERE typeof(last_local_token) = 'blob'").iter().enumerate()
-    {
+    for (i, slots) in records::all(db).iter().filter_map(|record| record.young.as_ref()).enumerate() {
         write("young", &format!("slots_{i}"), slots);
     }
     for (i, key) in blobs("SELECT DISTINCT pk FROM crsql_changes").iter().enumerate() {

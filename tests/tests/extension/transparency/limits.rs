@@ -104,7 +104,7 @@ fn an_authorizer_that_denies_the_internal_tables_undoes_the_commit_and_says_so()
     s.exec("INSERT INTO t VALUES(1, 1)");
     let mut s = s;
     let deny = |context: rusqlite::hooks::AuthContext<'_>| match context.action {
-        rusqlite::hooks::AuthAction::Insert { table_name: "crsql_log" } => rusqlite::hooks::Authorization::Deny,
+        rusqlite::hooks::AuthAction::Insert { table_name: "crsql_record" } => rusqlite::hooks::Authorization::Deny,
         _ => rusqlite::hooks::Authorization::Allow,
     };
     s.db.authorizer(Some(deny)).expect("an authorizer");
