@@ -100,6 +100,9 @@ impl Session {
     }
 
     fn flush_touches(&self, touches: &mut Touches) -> Result<()> {
+        if self.flush_single(touches)? {
+            return Ok(());
+        }
         let mut tables = self.spare_tables.take();
         let result = self.flush_tables(touches, &mut tables);
         tables.clear();

@@ -54,6 +54,7 @@ mod rows;
 mod schema;
 mod serve;
 mod session;
+mod single;
 mod spent;
 mod sql_text;
 mod sqlgen;

@@ -73,6 +73,8 @@ pub struct Session {
     pub(crate) spare_chunk: Cell<ChunkWriter>,
     /// A record's blob, as `spare_waiting`.
     pub(crate) spare_record: Cell<Vec<u8>>,
+    /// As `spare_waiting`.
+    pub(crate) spare_single: Cell<crate::single::Spare>,
     /// The key of the cell that was merged last.
     pub(crate) last_key: Cell<Option<LastKey>>,
 }
@@ -158,6 +160,7 @@ impl Session {
             spare_fresh: Cell::default(),
             spare_chunk: Cell::default(),
             spare_record: Cell::default(),
+            spare_single: Cell::default(),
             last_key: Cell::default(),
         }
     }
