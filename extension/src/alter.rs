@@ -13,7 +13,7 @@ use crate::generations::History;
 use crate::journal_table::insertion;
 use crate::schema::{self, Column, TableInfo};
 use crate::session::Session;
-use crate::sqlgen::{self, Ident};
+use crate::sqlgen;
 use crate::sqlite::{Error, Result};
 use starling_crdt::local::TouchKind;
 use std::collections::BTreeSet;
@@ -150,8 +150,8 @@ impl Session {
     /// Closes a window; a plain table has none.
     ///
     /// # Errors
-    /// No window is open for a CRR, or what the table has become cannot be a CRR, or has another key; then everything since
-    /// `crsql_begin_alter` is rolled back.
+    /// No window is open for a CRR, or what the table has become cannot be a CRR; then everything since `crsql_begin_alter` is
+    /// rolled back.
     pub fn commit_alter(&self, name: &str) -> Result<()> {
         let windows: Vec<Rc<AlterWindow>> = self.tx.borrow().windows.clone();
         let called = |w: &&Rc<AlterWindow>| w.before.info.name.eq_ignore_ascii_case(name);
@@ -194,7 +194,9 @@ impl Session {
         schema::check(self.db, &info)?;
         self.fill_ids(&mut info)?;
         info.id = id;
-        check_key(&window.before.info, &info)?;
+        if !same_key(&window.before.info, &info) {
+            return self.close_on_new_key(id, &info);
+        }
         let rebuilt = !self.captures_window(&info)?;
         let now = Now::read(self, window, &info, rebuilt)?;
         self.rename_columns(id, &now.renames(window, &info, rebuilt))?;
@@ -216,6 +218,14 @@ impl Session {
         }
         self.retry_aside()?;
         Ok(())
+    }
+
+    /// The key is another one, and with it the identity of every row: the table begins anew.
+    fn close_on_new_key(&self, id: u32, info: &TableInfo) -> Result<()> {
+        self.tx_mut().windows.retain(|w| w.before.info.id != id);
+        // What the window's triggers told is of rows under their former keys.
+        self.flush()?;
+        self.begin_anew(id, info)
     }
 
     /// Rows that were inserted or rewritten in the window are logged with the columns that the table has at its end: each
@@ -286,15 +296,7 @@ impl Session {
     }
 }
 
-fn check_key(before: &TableInfo, now: &TableInfo) -> Result<()> {
-    let same =
-        before.keys.len() == now.keys.len() && before.keys.iter().zip(&now.keys).all(|(a, b)| a.affinity == b.affinity);
-    if same {
-        return Ok(());
-    }
-    Err(Error::msg(format!(
-        "crsql_commit_alter: the primary key of {} changed, and with it the identity of every row; copy the rows into a new \
-         CRR instead",
-        Ident(&now.name)
-    )))
+/// Whether keys of before mean the same rows now; what their columns are called does not matter.
+fn same_key(before: &TableInfo, now: &TableInfo) -> bool {
+    before.keys.len() == now.keys.len() && before.keys.iter().zip(&now.keys).all(|(a, b)| a.affinity == b.affinity)
 }

@@ -125,8 +125,10 @@ impl Session {
     }
 
     /// A table whose key changed has other rows than before: the former ones are archived, those of now are announced.
-    fn begin_anew(&self, id: u32, info: &TableInfo) -> Result<()> {
+    pub fn begin_anew(&self, id: u32, info: &TableInfo) -> Result<()> {
         let capture = self.capture_of(id)?;
+        let order = self.order_by_name(id)?;
+        self.forget_order(id, &info.name)?;
         self.disarm(info)?;
         self.retire_inbox(id)?;
         self.set_standing(id, Standing::Archived)?;
@@ -134,6 +136,7 @@ impl Session {
         self.forget_catalog();
         if schema::check(self.db, info).is_ok() {
             self.as_crr(None, &info.name, Some(capture))?;
+            self.order_anew(&info.name, &order)?;
         }
         Ok(())
     }

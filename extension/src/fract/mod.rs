@@ -246,6 +246,24 @@ impl Session {
         drop.execute()
     }
 
+    /// The columns that make a table an ordered list, by the names that they had when it was last looked at; empty where it is
+    /// none.
+    pub fn order_by_name(&self, id: u32) -> Result<Vec<String>> {
+        let ids = self.remembered_order(id)?.unwrap_or_default();
+        let listed = self.listed_columns(id)?;
+        let name = |id: u32| listed.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone());
+        Ok(ids.into_iter().map_while(name).collect())
+    }
+
+    /// A table that began anew is the list that it was, if it can be.
+    pub fn order_anew(&self, table: &str, names: &[String]) -> Result<()> {
+        let ([order, lists @ ..], Some(table)) = (names, self.table_named(table)?) else { return Ok(()) };
+        if let Ok(list) = List::new(self.db, &table.info, order, lists) {
+            self.remember_order(&table.info, &list)?;
+        }
+        self.keep_order(&table.info)
+    }
+
     fn remembered_order(&self, id: u32) -> Result<Option<Vec<u32>>> {
         let mut find = self.db.prepare_transient("SELECT value FROM main.crsql_master WHERE key = ?1")?;
         find.bind_text(1, format!("fract.{id}"))?;
