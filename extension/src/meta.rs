@@ -10,6 +10,8 @@ use std::rc::Rc;
 /// clocks, and triggers that read from the journal, format 3 plain tables and deltas, format 4 records that are blobs. An older
 /// file becomes one of format 3 with the first young clock, of the present one when triggers are made.
 pub const FORMAT: i64 = 4;
+/// Makes the internal tables that are not there.
+pub const SCHEMA: &str = include_str!("../../sql/extension/schema.sql");
 /// The newest format whose log is as that of formats 1 and 2.
 const WITH_COLUMNS: i64 = 3;
 
@@ -87,7 +89,7 @@ impl Session {
             if joins {
                 self.join_transaction()?;
             }
-            self.db.exec(include_str!("../../sql/extension/schema.sql"))?;
+            self.db.exec(SCHEMA)?;
             self.db.exec(&format!(
                 "INSERT OR IGNORE INTO main.crsql_master VALUES('crsqlite_version', 150000), \
                  ('starling.format', {FORMAT}), ('starling.least_reader', {FORMAT}), ('starling.least_writer', {FORMAT}), \
@@ -224,8 +226,8 @@ impl Session {
 
     /// The file's schema is being changed: it becomes one of the present format.
     pub fn modernise(&self) -> Result<()> {
-        self.settle_records()?;
-        self.raise_format_to(FORMAT)
+        let format = if self.settle_records()? { FORMAT } else { WITH_COLUMNS };
+        self.raise_format_to(format)
     }
 
     fn raise_format_to(&self, format: i64) -> Result<()> {

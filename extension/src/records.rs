@@ -3,9 +3,9 @@
 //! Files of format 4 have a blob for each, and their foreign dots in a table of its own. Those of formats 1 to 3 have a column
 //! for each field; they are read and written as they are, until triggers are made in them (`settle_records`).
 
-use crate::meta::Meta;
+use crate::meta::{Meta, SCHEMA};
 use crate::session::{corrupt, Cached, Hot, Session, Sql};
-use crate::sqlite::{Result, Stmt};
+use crate::sqlite::{codes, Result, Stmt};
 use starling_crdt::changeset::DotHeader;
 use starling_crdt::record::{flags, Head, Record as Stored, Side};
 use std::borrow::Cow;
@@ -199,22 +199,43 @@ impl Record {
 }
 
 impl Session {
-    fn records(&self, find: Find, bound: &[u64]) -> Result<(Cached<'_>, Layout)> {
+    /// Runs a statement over records to its first row, if it finds any.
+    fn find(&self, find: Find, bound: &[u64]) -> Result<Option<(Cached<'_>, Layout)>> {
         let layout = self.meta()?.layout();
+        self.find_in(find, bound, layout).or_else(|e| {
+            // Another connection may have changed the layout since it was read. Then the former table is gone.
+            if e.primary() == codes::ERROR {
+                self.meta.replace(None);
+            }
+            let now = self.meta()?.layout();
+            if now == layout {
+                return Err(e);
+            }
+            self.find_in(find, bound, now)
+        })
+    }
+
+    fn find_in(&self, find: Find, bound: &[u64], layout: Layout) -> Result<Option<(Cached<'_>, Layout)>> {
         let mut stmt = self.cached(Sql::Records(find, layout), 0, || sql(find, layout))?;
         for (i, n) in bound.iter().enumerate() {
             stmt.bind_int(i + 1, (*n).min(i64::MAX as u64).cast_signed())?;
         }
-        Ok((stmt, layout))
+        Ok(if stmt.step()? { Some((stmt, layout)) } else { None })
     }
 
     fn one_record(&self, find: Find, bound: &[u64]) -> Result<Option<Record>> {
-        let (mut stmt, layout) = self.records(find, bound)?;
-        if stmt.step()? {
-            Record::read(&stmt, layout).map(Some)
-        } else {
-            Ok(None)
-        }
+        let found = self.find(find, bound)?;
+        found.map(|(stmt, layout)| Record::read(&stmt, layout)).transpose()
+    }
+
+    fn each_record(&self, find: Find, bound: &[u64], f: &mut dyn FnMut(Record) -> Result<bool>) -> Result<()> {
+        let Some((mut stmt, layout)) = self.find(find, bound)? else { return Ok(()) };
+        while f(Record::read(&stmt, layout)?)? && stmt.step()? {}
+        Ok(())
+    }
+
+    fn one_version(&self, find: Find, bound: &[u64]) -> Result<u64> {
+        Ok(self.find(find, bound)?.map_or(0, |(stmt, _)| stmt.column_int(0).max(0).cast_unsigned()))
     }
 
     /// The newest record.
@@ -224,13 +245,7 @@ impl Session {
 
     /// Calls `f` with every record from the newest on, in one read, until it says `false`.
     pub fn newest_first(&self, f: &mut dyn FnMut(Record) -> Result<bool>) -> Result<()> {
-        let (mut stmt, layout) = self.records(Find::NewestFirst, &[])?;
-        while stmt.step()? {
-            if !f(Record::read(&stmt, layout)?)? {
-                break;
-            }
-        }
-        Ok(())
+        self.each_record(Find::NewestFirst, &[], f)
     }
 
     /// The first record above a db_version.
@@ -248,9 +263,7 @@ impl Session {
     pub fn records_of(&self, origin: u32, version: u64) -> Result<Vec<Record>> {
         let own = self.record_at(version)?.filter(|record| record.is_local() && record.head.origin == origin);
         let mut out: Vec<_> = own.into_iter().collect();
-        let (mut stmt, layout) = self.records(Find::OfDot, &[u64::from(origin), version])?;
-        while stmt.step()? {
-            let record = Record::read(&stmt, layout)?;
+        self.each_record(Find::OfDot, &[u64::from(origin), version], &mut |record| {
             if record.version != version || record.head.origin != origin || record.is_local() {
                 return Err(corrupt(
                     "crsql_foreign",
@@ -258,7 +271,8 @@ impl Session {
                 ));
             }
             out.push(record);
-        }
+            Ok(true)
+        })?;
         Ok(out)
     }
 
@@ -269,26 +283,24 @@ impl Session {
 
     /// Versions of the foreign dots of an origin between two versions that have a record.
     pub fn foreign_between(&self, origin: u32, above: u64, below: u64) -> Result<Vec<u64>> {
-        let (mut stmt, _) = self.records(Find::DotsBetween, &[u64::from(origin), above, below])?;
         let mut out = Vec::new();
-        while stmt.step()? {
+        if let Some((mut stmt, _)) = self.find(Find::DotsBetween, &[u64::from(origin), above, below])? {
             out.push(stmt.column_int(0).cast_unsigned());
+            while stmt.step()? {
+                out.push(stmt.column_int(0).cast_unsigned());
+            }
         }
         Ok(out)
     }
 
     /// The newest db_version that has a record, 0 = none.
     pub fn newest_version(&self) -> Result<u64> {
-        let (mut stmt, _) = self.records(Find::Newest, &[])?;
-        stmt.step()?;
-        Ok(stmt.column_int(0).max(0).cast_unsigned())
+        self.one_version(Find::Newest, &[])
     }
 
     /// As [`Session::newest_version`], of those below another.
     pub fn newest_version_below(&self, db_version: u64) -> Result<u64> {
-        let (mut stmt, _) = self.records(Find::NewestBelow, &[db_version])?;
-        stmt.step()?;
-        Ok(stmt.column_int(0).max(0).cast_unsigned())
+        self.one_version(Find::NewestBelow, &[db_version])
     }
 
     /// Adds a record. `next`: its db_version is the one after the newest record's; whoever says so looks at the rowid
@@ -394,20 +406,26 @@ impl Session {
         dot.execute()
     }
 
-    /// Brings the records of a file of an earlier format into the present form: once, within a change of the schema.
-    ///
-    /// # Errors
-    /// What SQLite says, also where another statement of the connection is reading the former table.
-    pub fn settle_records(&self) -> Result<()> {
+    /// Brings the records of a file of an earlier format into the present form: once, within a change of the schema. Whether
+    /// they are in it now: while another statement of the connection reads, SQLite drops no table, so it is left to the next.
+    pub fn settle_records(&self) -> Result<bool> {
         if self.meta()?.layout() == Layout::Blobs {
-            return Ok(());
+            return Ok(true);
         }
-        self.db.exec(include_str!("../../sql/extension/schema.sql"))?;
+        // Nothing may be left of the former table, which a connection that has not noticed would go on reading; so first it is seen
+        // whether anything can be dropped.
+        match self.db.exec("DROP INDEX IF EXISTS main.crsql_log_by_dot") {
+            Err(e) if e.primary() == codes::LOCKED => return Ok(false),
+            other => other?,
+        }
+        self.db.exec(SCHEMA)?;
         let mut last = 0;
         while let Some(record) = self.record_after(last)? {
             last = record.db_version;
             self.add_blob(record.db_version, &record.stored(), false)?;
         }
-        self.db.exec("DROP TABLE main.crsql_log")
+        self.db.exec("DROP TABLE main.crsql_log")?;
+        // The view of that name.
+        self.db.exec(SCHEMA).map(|()| true)
     }
 }

@@ -8,6 +8,8 @@ CREATE VIEW IF NOT EXISTS crsql_site_id AS
   SELECT CASE WHEN s.id = m.value THEN 0 ELSE s.id - (s.id > m.value) END AS ordinal, s.site_id AS site_id
   FROM crsql_site AS s, crsql_master AS m WHERE m.key = 'self' ORDER BY 1;
 CREATE TABLE IF NOT EXISTS crsql_record(db_version INTEGER PRIMARY KEY, record BLOB NOT NULL);
+-- Builds that know no format 4 look for this name, and must find it, or they take the file for one without any CRR.
+CREATE VIEW IF NOT EXISTS crsql_log AS SELECT db_version, record FROM crsql_record;
 CREATE TABLE IF NOT EXISTS crsql_foreign(
   origin INTEGER NOT NULL, version INTEGER NOT NULL, db_version INTEGER NOT NULL, PRIMARY KEY(origin, version, db_version))
   WITHOUT ROWID;

@@ -261,7 +261,10 @@ fn a_table_that_gets_another_key_in_a_window_begins_anew_and_replicas_that_do_th
         alter(s, rekey);
         assert_eq!(s.one::<i64>("SELECT count(*) FROM crsql_changes"), 2, "a cell for each row, under its new key");
         assert_eq!(s.one::<i64>("SELECT count(DISTINCT db_version) FROM crsql_changes"), 1);
-        assert_eq!(s.one::<i64>("SELECT max(db_version) FROM crsql_changes"), s.one::<i64>("SELECT crsql_db_version()"));
+        assert_eq!(
+            s.one::<i64>("SELECT max(db_version) FROM crsql_changes"),
+            s.one::<i64>("SELECT crsql_db_version()")
+        );
     }
     for _ in 0..2 {
         x.pull(&y);
