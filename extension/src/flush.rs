@@ -14,6 +14,7 @@ use crate::waiting::{Waiting, WaitingList};
 use crate::young::{Fresh, SMALL};
 use starling_crdt::local::{fold, masked, recreates, tombstone, update_in_place, Before, Touch, TouchKind};
 use starling_crdt::log_chunk::Kind;
+use starling_crdt::record::flags;
 use starling_crdt::row_clock::{RowClock, Stamp};
 
 /// A key of the batch: its touches, oldest first, and its clock as it was before.
@@ -71,7 +72,7 @@ impl Session {
         }
         let rowid = self.db.last_insert_rowid();
         let mut record = self.tx.borrow().local.map_or_else(|| self.open_local(), Ok)?;
-        record.flags |= starling_crdt::record::flags::GROUP;
+        record.flags |= flags::GROUP;
         let entries = std::mem::take(&mut self.tx_mut().nine);
         let result = (|| {
             let mut writer = LogWriter::new(self, record);
@@ -174,10 +175,14 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the clocks of this batch are to stay young, in the record that it makes.
+    /// Whether the clocks of this batch can stay young, in the record that it makes.
+    pub fn can_stay_young(&self, touches: &Touches, new_record: bool) -> Result<bool> {
+        Ok(new_record && touches.len() <= SMALL && !self.tx.borrow().aged && !self.young_is_long()?)
+    }
+
+    /// The clocks of this batch stay young, or those that are move into their blocks where their chain is long.
     fn keep_young(&self, touches: &Touches, new_record: bool) -> Result<()> {
-        let small = new_record && touches.len() <= SMALL && !self.tx.borrow().aged;
-        if small && !self.young_is_long()? {
+        if self.can_stay_young(touches, new_record)? {
             self.tx_mut().fresh = Some(self.spare_fresh.take());
         } else if self.young_is_long()? {
             self.age()?;
@@ -193,14 +198,10 @@ impl Session {
         touches: &Touches,
         waiting: &WaitingList,
     ) -> Result<()> {
-        if let ([(_, _, clock)], [_]) = (fresh.as_slice(), waiting.entries.as_slice()) {
-            if writer.is_inline() {
-                self.raise_format()?;
-                let mut bytes = Vec::with_capacity(clock.len() + 8);
-                starling_crdt::young::encode([Some(clock.as_slice())], &mut bytes);
-                writer.carry(fresh, bytes);
-                return Ok(());
-            }
+        if fresh.len() == 1 && waiting.entries.len() == 1 && writer.is_inline() {
+            self.raise_format()?;
+            writer.carry_only(fresh);
+            return Ok(());
         }
         let mut left: Vec<_> = fresh.iter().collect();
         let mut slots: Vec<Option<&[u8]>> = Vec::new();

@@ -101,18 +101,7 @@ impl Session {
 
     /// A claimed dot between two versions of which a token is known.
     fn known_between(&self, origin: u32, above: u64, below: u64) -> Result<Option<u64>> {
-        for version in self.foreign_between(origin, above, below)? {
-            if self.is_claimed(origin, version)? {
-                return Ok(Some(version));
-            }
-        }
-        let mut tokens =
-            self.fixed("SELECT version FROM main.crsql_token WHERE origin = ?1 AND version > ?2 AND version < ?3")?;
-        tokens.bind_int(1, i64::from(origin))?;
-        tokens.bind_int(2, above.cast_signed())?;
-        tokens.bind_int(3, below.cast_signed())?;
-        while tokens.step()? {
-            let version = tokens.column_int(0).cast_unsigned();
+        for version in self.dots_between(origin, above, below)? {
             if self.is_claimed(origin, version)? {
                 return Ok(Some(version));
             }

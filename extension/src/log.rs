@@ -207,6 +207,14 @@ impl<'s> LogWriter<'s> {
         self.young = Some((fresh, slots));
     }
 
+    /// As [`LogWriter::carry`], of the only clock of the only entry.
+    pub fn carry_only(&mut self, fresh: Fresh) {
+        let clock = fresh.first().map(|(_, _, clock)| clock.as_slice());
+        let mut slots = Vec::with_capacity(clock.map_or(0, <[u8]>::len) + 8);
+        starling_crdt::young::encode([clock], &mut slots);
+        self.carry(fresh, slots);
+    }
+
     fn write_chunk(&mut self) -> Result<()> {
         let bytes = self.chunk.take();
         let mut add =
@@ -233,14 +241,21 @@ impl<'s> LogWriter<'s> {
             if !self.chunk.is_empty() {
                 self.write_chunk()?;
             }
+            let newest = self.session.newest_version()?;
+            let count = |head: &mut Head| {
+                head.garbage = head.garbage.saturating_add(self.garbage);
+                head.weight = head.weight.saturating_add(self.weight);
+            };
             self.session.amend(self.record.db_version, |record| {
                 (record.head.chunks, record.head.flags) = (self.record.chunks, self.record.flags);
+                if record.db_version == newest {
+                    count(&mut record.head);
+                }
             })?;
             // Another record may have come since: the totals in force are the newest one's.
-            self.session.amend(self.session.newest_version()?, |record| {
-                record.head.garbage = record.head.garbage.saturating_add(self.garbage);
-                record.head.weight = record.head.weight.saturating_add(self.weight);
-            })?;
+            if newest != self.record.db_version {
+                self.session.amend(newest, |record| count(&mut record.head))?;
+            }
             self.session.forget_tail();
             return Ok(self.record);
         }
@@ -285,7 +300,7 @@ impl<'s> LogWriter<'s> {
             garbage,
             weight,
         };
-        let slots = carried.as_ref().map(|(_, slots)| slots.as_slice()).filter(|_| local);
+        let slots = carried.as_ref().map(|(_, slots)| slots.as_slice());
         session.add_record(record.db_version, &Stored { head, young: slots, entries }, is_next)?;
         if session.db.last_insert_rowid() != record.db_version.cast_signed() {
             return Err(corrupt("the log", format!("it has records after {}, its newest", tail.db_version)));

@@ -12,8 +12,8 @@ use std::rc::Rc;
 pub const FORMAT: i64 = 4;
 /// Makes the internal tables that are not there.
 pub const SCHEMA: &str = include_str!("../../sql/extension/schema.sql");
-/// The newest format whose log is as that of formats 1 and 2.
-const WITH_COLUMNS: i64 = 3;
+/// The newest format whose records have a column for each field.
+pub const WITH_COLUMNS: i64 = 3;
 
 /// What `crsql_master` says of this database, as long as no one else changes it.
 #[derive(Clone, Debug)]

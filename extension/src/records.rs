@@ -3,7 +3,7 @@
 //! Files of format 4 have a blob for each, and their foreign dots in a table of its own. Those of formats 1 to 3 have a column
 //! for each field; they are read and written as they are, until triggers are made in them (`settle_records`).
 
-use crate::meta::{Meta, SCHEMA};
+use crate::meta::{Meta, SCHEMA, WITH_COLUMNS};
 use crate::session::{corrupt, Cached, Hot, Session, Sql};
 use crate::sqlite::{codes, Result, Stmt};
 use starling_crdt::changeset::DotHeader;
@@ -30,7 +30,7 @@ pub enum Find {
     OfDot,
     /// One of the next foreign dot: origin, the version that it is above.
     AfterDot,
-    /// Foreign dots of an origin between two versions: versions only.
+    /// Versions of the dots of an origin between two versions that have a foreign record or a token.
     DotsBetween,
     /// The newest db_version, NULL = none.
     Newest,
@@ -73,7 +73,8 @@ pub fn sql(find: Find, layout: Layout) -> String {
         (Find::DotsBetween, _) => {
             let dots = if layout == Layout::Blobs { "main.crsql_foreign" } else { table };
             format!(
-                "SELECT version FROM {dots} WHERE origin = ?1 AND version > ?2 AND version < ?3 AND version IS NOT NULL"
+                "SELECT version FROM {dots} WHERE origin = ?1 AND version > ?2 AND version < ?3 AND version IS NOT NULL \
+                 UNION ALL SELECT version FROM main.crsql_token WHERE origin = ?1 AND version > ?2 AND version < ?3"
             )
         }
         (Find::Newest, _) => format!("SELECT max(db_version) FROM {table}"),
@@ -98,7 +99,7 @@ const fn table(layout: Layout) -> &'static str {
 impl Meta {
     /// How this file keeps its records.
     pub const fn layout(&self) -> Layout {
-        if self.format >= 4 {
+        if self.format > WITH_COLUMNS {
             Layout::Blobs
         } else {
             Layout::Columns
@@ -281,8 +282,8 @@ impl Session {
         self.one_record(Find::AfterDot, &[u64::from(origin), version])
     }
 
-    /// Versions of the foreign dots of an origin between two versions that have a record.
-    pub fn foreign_between(&self, origin: u32, above: u64, below: u64) -> Result<Vec<u64>> {
+    /// Versions of the dots of an origin between two versions (both exclusive) that have a foreign record or a token here.
+    pub fn dots_between(&self, origin: u32, above: u64, below: u64) -> Result<Vec<u64>> {
         let mut out = Vec::new();
         if let Some((mut stmt, _)) = self.find(Find::DotsBetween, &[u64::from(origin), above, below])? {
             out.push(stmt.column_int(0).cast_unsigned());

@@ -10,7 +10,6 @@ use crate::sqlite::Result;
 use starling_crdt::local::{update_in_place, TouchKind};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{CellClock, RowClock};
-use starling_crdt::young;
 
 /// A longer key may not fit into the record itself.
 const SHORT_KEY: usize = 1024;
@@ -28,11 +27,11 @@ impl Session {
         let Some(touch) = touches.get(0).filter(|_| touches.len() == 1) else { return Ok(false) };
         let (kind, key) = (touch.kind(), touches.key(touch));
         let usual = matches!(kind, TouchKind::Insert { replace: false, moved: false } | TouchKind::Update { .. });
-        if !usual || key.len() > SHORT_KEY || self.tx.borrow().aged {
+        if !usual || key.len() > SHORT_KEY {
             return Ok(false);
         }
         let record = self.open_local()?;
-        if !record.is_new() || self.young_is_long()? || !self.is_plain(touch.table)? {
+        if !self.can_stay_young(touches, record.is_new())? || !self.is_plain(touch.table)? {
             return Ok(false);
         }
         let Some(table) = self.table(touch.table)?.filter(|table| !table.looks_older(key)) else { return Ok(false) };
@@ -47,12 +46,10 @@ impl Session {
                 self.raise_format()?;
                 let mut clock = Vec::with_capacity(24);
                 delta.encode(&mut clock);
-                let mut slots = Vec::with_capacity(clock.len() + 8);
-                young::encode([Some(clock.as_slice())], &mut slots);
                 writer.push(Kind::Mask, table.info.log_ref(), key, touch.seq, &columns)?;
                 let mut fresh = self.spare_fresh.take();
                 fresh.push((touch.table, key.to_vec(), clock));
-                writer.carry(fresh, slots);
+                writer.carry_only(fresh);
             }
             self.spare_single.set(Spare { cells: delta.cells, columns });
         } else {

@@ -169,8 +169,10 @@ impl Session {
         let mut goes_on = false;
         let mut as_of = None;
         self.newest_first(&mut |record| {
-            // Within the read, or it might be a later moment's.
-            as_of = self.db.file_version();
+            if seen.is_none() {
+                // Within the read, or it might be a later moment's.
+                as_of = self.db.file_version();
+            }
             let oldest = seen.map_or_else(|| record.oldest_in_force(), |seen| seen.oldest);
             let here = Seen { db_version: record.db_version, token: record.head.token, oldest };
             seen.get_or_insert(here);

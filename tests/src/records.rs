@@ -1,6 +1,6 @@
 //! The log's records as they stand in a file of the present format, read and written without the extension's help.
 
-use rusqlite::{params, Connection};
+use rusqlite::{params, Connection, Row};
 use starling_crdt::record::{Head, Record, Side};
 
 /// A record.
@@ -17,9 +17,10 @@ pub struct Kept {
 }
 
 impl Kept {
-    fn read(db_version: i64, blob: &[u8]) -> Self {
-        let Record { head, young, entries } = Record::decode(blob).unwrap_or_else(|e| panic!("{db_version}: {e}"));
-        Self { db_version, head, young: young.map(<[u8]>::to_vec), entries: entries.to_vec() }
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (db_version, blob): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        let Record { head, young, entries } = Record::decode(&blob).unwrap_or_else(|e| panic!("{db_version}: {e}"));
+        Ok(Self { db_version, head, young: young.map(<[u8]>::to_vec), entries: entries.to_vec() })
     }
 
     /// How far back young clocks are in force, on a local record.
@@ -34,14 +35,14 @@ impl Kept {
 /// All records, oldest first.
 pub fn all(db: &Connection) -> Vec<Kept> {
     let mut stmt = db.prepare("SELECT db_version, record FROM crsql_record ORDER BY 1").expect("it prepares");
-    let rows = stmt.query_map([], |r| Ok(Kept::read(r.get(0)?, &r.get::<_, Vec<u8>>(1)?))).expect("it runs");
+    let rows = stmt.query_map([], Kept::read).expect("it runs");
     rows.collect::<Result<_, _>>().expect("records")
 }
 
 /// The newest record; `None` in an empty log, and where the file cannot be read just now.
 pub fn newest(db: &Connection) -> Option<Kept> {
     let sql = "SELECT db_version, record FROM crsql_record ORDER BY 1 DESC LIMIT 1";
-    db.query_row(sql, [], |r| Ok(Kept::read(r.get(0)?, &r.get::<_, Vec<u8>>(1)?))).ok()
+    db.query_row(sql, [], Kept::read).ok()
 }
 
 /// Changes every record for which `change` says so.

@@ -141,6 +141,17 @@ fn fresh(like: &Site) -> Site {
     site
 }
 
+/// Takes the writes of a later version, which a connection sees as they must be seen, and exchanges with a fresh replica.
+fn goes_on(site: &Site, seen_by: &Site, fixture: &Fixture) {
+    site.exec(fixture.write);
+    for (sql, expected) in fixture.then {
+        assert_eq!(seen_by.rows(sql), *expected, "{sql}");
+    }
+    let other = fresh(site);
+    other.exec(fixture.elsewhere);
+    exchange(site, &other);
+}
+
 /// Small pages, one file, and the boot of no machine: whoever writes to it is the first after a reboot.
 fn make(fixture: &Fixture, path: &Path) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -177,13 +188,7 @@ fn files_of_every_format_read_as_they_did_and_take_writes_and_exchanges() {
             }
 
             let site = copied(&path, dir.path());
-            site.exec(fixture.write);
-            for (sql, expected) in fixture.then {
-                assert_eq!(site.rows(sql), *expected, "{sql}");
-            }
-            let other = fresh(&site);
-            other.exec(fixture.elsewhere);
-            exchange(&site, &other);
+            goes_on(&site, &site, fixture);
         }
     }
 }
@@ -230,13 +235,7 @@ fn files_of_earlier_formats_become_ones_of_the_present_when_triggers_are_made_an
             assert!(waits || reader.vector() == before.1, "{}", path.display());
         }
         other.exec("INSERT INTO later VALUES(77, 'other'); DELETE FROM later");
-        site.exec(fixture.write);
-        for (sql, expected) in fixture.then {
-            assert_eq!(other.rows(sql), *expected, "{sql}");
-        }
-        let elsewhere = fresh(&site);
-        elsewhere.exec(fixture.elsewhere);
-        exchange(&site, &elsewhere);
+        goes_on(&site, &other, fixture);
     }
 }
 
