@@ -18,6 +18,14 @@ impl Session {
         )
     }
 
+    /// All living columns of a table, as the catalogue has them, by id.
+    pub fn all_listed_columns(&self, id: u32) -> Result<Vec<Listed>> {
+        self.columns_where(
+            "SELECT id, name FROM main.crsql_column WHERE table_id = ?1 AND died IS NULL ORDER BY id",
+            id,
+        )
+    }
+
     fn columns_where(&self, sql: &'static str, id: u32) -> Result<Vec<Listed>> {
         let mut all = self.fixed(sql)?;
         all.bind_int(1, i64::from(id))?;

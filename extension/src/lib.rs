@@ -110,6 +110,7 @@ fn register_at_once(db: Db) -> Result<()> {
     create_module::<changesets_table::ChangesetsTable>(db, "starling_changesets", Rc::clone(&session))?;
     create_module::<pending_table::PendingTable>(db, "crsql_pending", Rc::clone(&session))?;
     create_module::<unpack::UnpackTable>(db, "crsql_unpack_columns", Rc::clone(&session))?;
+    session.loading.set(true);
     if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.
         let ready = session.ensure_schema();
@@ -119,6 +120,7 @@ fn register_at_once(db: Db) -> Result<()> {
             db.exec(";")?;
         }
     }
+    session.loading.set(false);
     session.finalize_statements();
     Ok(())
 }

@@ -42,6 +42,8 @@ pub struct Session {
     column_statements: RefCell<HashMap<ColumnsKey, Stmt, BuildHasherDefault<QuickHasher>>>,
     cell_statements: RefCell<CellStatements>,
     pinned: Cell<bool>,
+    /// The extension is being loaded: no statement is kept, and no table of ours is used for keeping any.
+    pub(crate) loading: Cell<bool>,
     /// A statement whose interruption ends the transaction.
     pub(crate) way_out: Cell<Option<Stmt>>,
     pub(crate) meta: RefCell<Option<Rc<Meta>>>,
@@ -143,6 +145,7 @@ impl Session {
             column_statements: RefCell::default(),
             cell_statements: RefCell::default(),
             pinned: Cell::new(false),
+            loading: Cell::new(false),
             way_out: Cell::new(None),
             meta: RefCell::new(None),
             catalog: RefCell::default(),
@@ -239,7 +242,8 @@ impl Session {
     }
 
     fn prepare(&self, sql: &str) -> Result<Stmt> {
-        if !self.pinned.replace(true) {
+        // What SQLite has connected once keeps a pointer to the schema of `main`, which sqlite3_deserialize frees.
+        if !self.loading.get() && !self.pinned.replace(true) {
             // The keeper must be connected before anything is cached: its disconnect is what finalizes us.
             if let Err(e) = self.db.prepare_transient(&format!("SELECT 1 FROM {KEEPER}")) {
                 self.pinned.set(false);

@@ -247,12 +247,13 @@ impl Session {
     }
 
     /// The columns that make a table an ordered list, by the names that they had when it was last looked at; empty where it is
-    /// none.
+    /// none, or where one of them is gone.
     pub fn order_by_name(&self, id: u32) -> Result<Vec<String>> {
         let ids = self.remembered_order(id)?.unwrap_or_default();
-        let listed = self.listed_columns(id)?;
+        let listed = self.all_listed_columns(id)?;
         let name = |id: u32| listed.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone());
-        Ok(ids.into_iter().map_while(name).collect())
+        // All of them or none: with fewer list columns, lists that have nothing to do with each other would become one.
+        Ok(ids.into_iter().map(name).collect::<Option<_>>().unwrap_or_default())
     }
 
     /// A table that began anew is the list that it was, if it can be.

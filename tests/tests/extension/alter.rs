@@ -294,17 +294,26 @@ fn a_table_that_gets_another_key_in_a_window_begins_anew_and_replicas_that_do_th
 
 #[test]
 fn an_ordered_list_that_gets_another_key_in_a_window_goes_on_as_one() {
-    let s = Site::memory();
-    s.exec("CREATE TABLE todo(id INTEGER PRIMARY KEY, list TEXT, title TEXT, ord TEXT)");
-    s.exec("SELECT crsql_fract_as_ordered('todo', 'ord', 'list'); INSERT INTO todo VALUES(1, 'l', 'b', -1), (2, 'l', 'a', -1)");
-    s.one::<String>("SELECT crsql_begin_alter('todo')");
-    s.exec(
-        "CREATE TABLE n(id TEXT NOT NULL PRIMARY KEY, list TEXT, title TEXT, ord TEXT); INSERT INTO n SELECT * FROM todo; \
-         DROP TABLE todo; ALTER TABLE n RENAME TO todo",
-    );
-    s.one::<String>("SELECT crsql_commit_alter('todo')");
-    s.exec("INSERT INTO todo VALUES('x', 'l', 'c', 1); INSERT INTO todo_fractindex(id, list, title, after_id) VALUES('y', 'l', 'between', '2')");
-    assert_eq!(s.rows("SELECT title FROM todo ORDER BY ord"), ["'a'", "'between'", "'b'", "'c'"]);
+    const NOT_OF_KEY: &str = "(id INTEGER PRIMARY KEY, list TEXT, title TEXT, ord TEXT)";
+    const OF_KEY: &str = "(id INTEGER NOT NULL, list TEXT NOT NULL, title TEXT, ord TEXT, PRIMARY KEY(list, id))";
+    for (before, after) in
+        [(NOT_OF_KEY, "(id TEXT NOT NULL PRIMARY KEY, list TEXT, title TEXT, ord TEXT)"), (OF_KEY, NOT_OF_KEY)]
+    {
+        let s = Site::memory();
+        s.exec(&format!("CREATE TABLE todo{before}; SELECT crsql_fract_as_ordered('todo', 'ord', 'list')"));
+        s.exec("INSERT INTO todo VALUES(1, 'l', 'b', -1), (2, 'l', 'a', -1), (3, 'm', 'other', 1)");
+        s.one::<String>("SELECT crsql_begin_alter('todo')");
+        s.exec(&format!(
+            "CREATE TABLE n{after}; INSERT INTO n SELECT * FROM todo; DROP TABLE todo; ALTER TABLE n RENAME TO todo"
+        ));
+        s.one::<String>("SELECT crsql_commit_alter('todo')");
+        s.exec("INSERT INTO todo VALUES('8', 'l', 'c', 1); INSERT INTO todo_fractindex(id, list, title, after_id) VALUES('9', 'l', 'between', '2')");
+        assert_eq!(s.rows("SELECT title FROM todo WHERE list = 'l' ORDER BY ord"), ["'a'", "'between'", "'b'", "'c'"]);
+        // Each list is one of its own still: what comes last in one has the key that it had first in the other.
+        s.exec("INSERT INTO todo VALUES('10', 'k', 'alone', 1)");
+        let alone = "SELECT (SELECT ord FROM todo WHERE list = 'k') = (SELECT ord FROM todo WHERE list = 'm')";
+        assert_eq!(s.one::<i64>(alone), 1, "{before}");
+    }
 }
 
 #[test]

@@ -132,3 +132,39 @@ fn loading_does_not_wait_for_locks_and_leaves_the_busy_timeout_as_it_was() {
 fn the_stock_shell_prints_the_same() {
     each_seed("LAWS", 25, history);
 }
+
+const DESERIALIZE: &str = "
+import sqlite3, sys
+if not (hasattr(sqlite3.Connection, 'enable_load_extension') and hasattr(sqlite3.Connection, 'deserialize')):
+    sys.exit(77)
+def loaded():
+    db = sqlite3.connect(':memory:')
+    db.enable_load_extension(True)
+    db.load_extension(sys.argv[1])
+    return db
+a = loaded()
+a.executescript(\"CREATE TABLE t(id INTEGER PRIMARY KEY, a); SELECT crsql_as_crr('t'); INSERT INTO t VALUES(1, 'one')\")
+b = loaded()
+b.deserialize(a.serialize())
+b.execute(\"INSERT INTO t VALUES(2, 'two')\")
+print(b.execute('SELECT crsql_site_id() = ?, group_concat(val) FROM crsql_changes',
+                a.execute('SELECT crsql_site_id()').fetchone()).fetchone())
+";
+
+/// SQLite frees the schema of `main` when it deserializes: nothing that loading makes may still point there. What is freed is
+/// overwritten, so that luck does not hide it.
+#[test]
+fn a_file_is_deserialized_into_a_connection_of_debians_python_that_was_just_opened() {
+    let Some(so) = std::env::var_os("STARLING_SO").filter(|so| Path::new(so).exists()) else {
+        return println!("skipped: STARLING_SO names no extension");
+    };
+    let mut python = Command::new("/usr/bin/python3");
+    let Ok(out) = python.args(["-c", DESERIALIZE]).arg(so).env("MALLOC_PERTURB_", "165").output() else {
+        return println!("skipped: there is no /usr/bin/python3");
+    };
+    if out.status.code() == Some(77) {
+        return println!("skipped: the sqlite3 module of /usr/bin/python3 loads no extensions, or cannot deserialize");
+    }
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(said.trim(), "(1, 'one,two')", "{} {}", out.status, String::from_utf8_lossy(&out.stderr));
+}
