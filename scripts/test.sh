@@ -28,6 +28,7 @@ step format cargo fmt --all --check
 step lint cargo clippy --workspace --all-targets --locked -- -D warnings
 step build make --no-print-directory all
 step tests cargo test --workspace --locked --no-fail-fast
+step valgrind scripts/valgrind.sh short
 step drivers python3 scripts/drivers.py
 step tour python3 scripts/tour.py README.md
 step docs python3 scripts/tour.py docs/SQL.md

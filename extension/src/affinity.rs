@@ -112,10 +112,14 @@ pub fn put_canonical<'k>(
             Err(e) => return Ok(Some(e.to_string())),
         };
         let Some(key) = table.info.keys.get(i).filter(|_| why.is_none()) else { continue };
-        let converted = session.converted(column.value(), key.affinity)?;
-        let value = converted.as_ref().map_or(column.value(), Value::as_ref);
-        why = no_key(table, key.affinity, value);
-        value.encode(out);
+        let mut put = |value: ValueRef<'_>| {
+            why = no_key(table, key.affinity, value);
+            value.encode(out);
+        };
+        match session.converted(column.value(), key.affinity)? {
+            Some(converted) => put(converted.as_ref()),
+            None => put(column.value()),
+        }
     }
     Ok(why.map(str::to_string))
 }

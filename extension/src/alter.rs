@@ -143,7 +143,8 @@ impl Session {
         open().inspect_err(|_| self.undo(UNDO))
     }
 
-    fn window(&self, id: u32) -> Option<Rc<AlterWindow>> {
+    /// The open window of a table.
+    pub fn window(&self, id: u32) -> Option<Rc<AlterWindow>> {
         self.tx.borrow().windows.iter().find(|w| w.before.info.id == id).cloned()
     }
 

@@ -19,7 +19,8 @@ impl Session {
             return Ok(false);
         }
         let there: BTreeSet<Trigger> = self.own_triggers(&info.name)?.into_iter().collect();
-        let wanted: BTreeSet<Trigger> = sqlgen::triggers(&full, self.sink_of(full.id)?).into_iter().collect();
+        let (full, sink) = self.captured(&full)?;
+        let wanted: BTreeSet<Trigger> = sqlgen::triggers(&full, sink).into_iter().collect();
         Ok(there == wanted && self.fire_first(&info.name)?)
     }
 
@@ -43,8 +44,9 @@ impl Session {
             };
             triggers.iter().map(body).collect()
         };
-        let (there, sink) = (bodies(self.own_triggers(&info.name)?), self.sink_of(info.id)?);
-        let like = |masks| there == bodies(sqlgen::triggers_with(info, sink, masks));
+        let there = bodies(self.own_triggers(&info.name)?);
+        let (info, sink) = self.captured(info)?;
+        let like = |masks| there == bodies(sqlgen::triggers_with(&info, sink, masks));
         Ok(!there.is_empty() && (like(Masks::Sum) || like(Masks::Shifted)))
     }
 
@@ -56,7 +58,8 @@ impl Session {
     /// (Re-)makes the triggers, and the inbox that they need or need no more. What stood in it must have been taken.
     pub fn arm_as(&self, info: &TableInfo, capture: Capture) -> Result<()> {
         self.make_inbox(info, capture)?;
-        self.arm_with(info, sqlgen::triggers(info, self.sink_of(info.id)?))
+        let (info, sink) = self.captured(info)?;
+        self.arm_with(&info, sqlgen::triggers(&info, sink))
     }
 
     /// Makes these triggers the only ones of ours on a table.

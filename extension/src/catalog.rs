@@ -220,7 +220,9 @@ impl Session {
         }
         // Columns that the catalogue does not know yet were added outside; they are armed by `resume`.
         info.columns.retain(|c| c.id != 0);
-        let portable = self.capture_of(info.id)? == Capture::Portable && self.inbox_fits(&info)?;
+        let capture = self.capture_of(info.id)?;
+        let portable = capture == Capture::Portable && self.inbox_fits(&info)?;
+        info.tells_overwritten |= capture == Capture::Exact;
         let history = self.history(info.id)?;
         let table = Rc::new(Table { portable, ..Table::new(info, history) });
         let mut catalog = self.catalog.borrow_mut();

@@ -71,6 +71,7 @@ impl Session {
         } else {
             self.log_existing_rows(&table)?;
         }
+        self.adopt_order(&info.name)?;
         // What has arrived for it and waits can be merged now.
         self.retry_aside().map(drop)
     }

@@ -118,7 +118,7 @@ fn integer(v: u64) -> Output {
 }
 
 fn unknown_capture(name: &str) -> Error {
-    Error::msg(format!("crsql_as_crr: unknown way of capture {name}; there are native and portable"))
+    Error::msg(format!("crsql_as_crr: unknown way of capture {name}; there are native, exact and portable"))
 }
 
 fn as_crr(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {

@@ -9,6 +9,7 @@ use crate::no_rows::{Empty, NoRows};
 use crate::session::{Hot, LastCommit, Session, Shared};
 use crate::sqlgen::{Ident, Tag, TagOp, JOURNAL, KEY_SLOTS};
 use crate::sqlite::{Args, Change, Conflict, Db, Error, IndexInfo, Op, Result, VTab};
+use crate::tx::LastTable;
 use starling_crdt::key;
 use starling_crdt::local::TouchKind;
 use starling_crdt::ValueRef;
@@ -181,10 +182,11 @@ impl Session {
             return Ok(());
         }
         let mask = values.int(MASK).cast_unsigned();
-        let columns = self.column_count(tag.table)?;
+        let LastTable { columns, told, .. } = self.table_of_touch(tag.table)?;
         let (kind, width) = match tag.op {
             TagOp::Insert | TagOp::Move => {
-                let replace = values.on_conflict() == Conflict::Replace || self.was_overwritten(&tag, values);
+                let replace =
+                    (!told && values.on_conflict() == Conflict::Replace) || self.was_overwritten(&tag, values);
                 insertion(tag.op == TagOp::Move, replace, columns)
             }
             TagOp::Delete => (TouchKind::Delete, 1),
@@ -308,18 +310,18 @@ impl Session {
         }
     }
 
-    fn column_count(&self, table: u32) -> Result<u64> {
-        if let Some((id, n)) = self.tx.borrow().last_table {
-            if id == table {
-                return Ok(n);
-            }
+    fn table_of_touch(&self, table: u32) -> Result<LastTable> {
+        if let Some(last) = self.tx.borrow().last_table.filter(|last| last.id == table) {
+            return Ok(last);
         }
         let known = self.table(table)?.ok_or_else(|| {
             Error::msg("starling: a trigger names a table that is not a CRR any more; call crsql_as_crr again")
         })?;
-        let n = known.column_ids.len() as u64;
-        self.tx.borrow_mut().last_table = Some((table, n));
-        Ok(n)
+        // The triggers of an alter window tell nothing before.
+        let told = known.info.tells_overwritten && self.window(table).is_none();
+        let last = LastTable { id: table, columns: known.column_ids.len() as u64, told };
+        self.tx.borrow_mut().last_table = Some(last);
+        Ok(last)
     }
 
     /// Whether the touch is that of the row which a merge is writing.

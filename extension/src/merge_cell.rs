@@ -135,7 +135,7 @@ impl Session {
     fn makes_the_row(&self, merge: &CellMerge<'_>) -> Result<bool> {
         let (table, key, cell) = (merge.table, merge.key, &merge.cell);
         // A BEFORE trigger tells of an insert that then does not happen.
-        let told_before = table.info.replaces_by_schema || self.has_user_triggers(table)?;
+        let told_before = table.info.tells_overwritten || self.has_user_triggers(table)?;
         if merge.cl != 1 || cell.version != 1 || told_before || !self.db.triggers_enabled()? {
             return Ok(false);
         }

@@ -13,6 +13,9 @@ pub enum Capture {
     /// Triggers that write to the journal: every writer needs the extension.
     #[default]
     Native,
+    /// As native, with triggers besides that look for the row in an insert's way: how often a cell was written is known where a
+    /// REPLACE writes it, too.
+    Exact,
     /// Triggers in plain SQL that write to an inbox, which is drained by whoever has the extension.
     Portable,
 }
@@ -22,8 +25,17 @@ impl Capture {
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "native" => Some(Self::Native),
+            "exact" => Some(Self::Exact),
             "portable" => Some(Self::Portable),
             _ => None,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Exact => "exact",
+            Self::Portable => "portable",
         }
     }
 }
@@ -31,11 +43,10 @@ impl Capture {
 impl Session {
     /// The way of capture of a table.
     pub fn capture_of(&self, table: u32) -> Result<Capture> {
-        let mut find = self
-            .db
-            .prepare_transient("SELECT 1 FROM main.crsql_master WHERE key = 'capture.' || ?1 AND value = 'portable'")?;
+        let mut find = self.db.prepare_transient("SELECT value FROM main.crsql_master WHERE key = 'capture.' || ?1")?;
         find.bind_int(1, i64::from(table))?;
-        Ok(if find.step()? { Capture::Portable } else { Capture::Native })
+        let named = if find.step()? { Capture::named(&schema::text(find.column_text(0))) } else { None };
+        Ok(named.unwrap_or_default())
     }
 
     /// The tables whose way of capture is an inbox.
@@ -54,18 +65,22 @@ impl Session {
     fn set_capture(&self, table: u32, capture: Capture) -> Result<()> {
         self.db.exec(&match capture {
             Capture::Native => format!("DELETE FROM main.crsql_master WHERE key = 'capture.{table}'"),
-            Capture::Portable => {
-                format!("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('capture.{table}', 'portable')")
-            }
+            Capture::Exact | Capture::Portable => format!(
+                "INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('capture.{table}', '{}')",
+                capture.name()
+            ),
         })
     }
 
-    /// Where a table's triggers write.
-    pub fn sink_of(&self, table: u32) -> Result<Sink> {
-        Ok(match self.capture_of(table)? {
-            Capture::Native => Sink::Journal(self.meta()?.file),
+    /// A table with what its way of capture asks of its triggers, and where they write.
+    pub fn captured(&self, info: &TableInfo) -> Result<(TableInfo, Sink)> {
+        let (mut info, capture) = (info.clone(), self.capture_of(info.id)?);
+        info.tells_overwritten |= capture == Capture::Exact;
+        let sink = match capture {
+            Capture::Native | Capture::Exact => Sink::Journal(self.meta()?.file),
             Capture::Portable => Sink::Inbox,
-        })
+        };
+        Ok((info, sink))
     }
 
     /// Notes the way of capture, and makes the inbox that it needs, empty. An inbox that is not needed any more stays, empty:
@@ -73,7 +88,7 @@ impl Session {
     pub fn make_inbox(&self, info: &TableInfo, capture: Capture) -> Result<()> {
         self.set_capture(info.id, capture)?;
         let inbox = inbox_name(info.id);
-        if self.inbox_fits(info)? || (capture == Capture::Native && self.has_inbox(info.id)?) {
+        if self.inbox_fits(info)? || (capture != Capture::Portable && self.has_inbox(info.id)?) {
             return self.db.exec(&format!("DELETE FROM main.{inbox}"));
         }
         if capture == Capture::Portable {

@@ -81,8 +81,9 @@ pub struct TableInfo {
     pub schema_order: Vec<String>,
     /// The key is one INTEGER PRIMARY KEY: row clocks are kept by rowid.
     pub int_key: bool,
-    /// The key's own conflict clause is REPLACE: an overwritten row shows only to a BEFORE trigger.
-    pub replaces_by_schema: bool,
+    /// BEFORE triggers tell which row is overwritten: the key's own conflict clause is REPLACE, which shows to nobody else, or
+    /// the way of capture is [`crate::portable::Capture::Exact`].
+    pub tells_overwritten: bool,
 }
 
 impl TableInfo {
@@ -146,7 +147,7 @@ pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
         generation: 1,
         int_key: rowid_key && key_index(db, &real_name)?.is_none(),
         // SQLite tells a conflict clause nowhere but in the schema's text.
-        replaces_by_schema: has_keyword(&sql, "REPLACE"),
+        tells_overwritten: has_keyword(&sql, "REPLACE"),
         keys: keys.iter().map(|c| c.column.clone()).collect(),
         columns: raw
             .iter()

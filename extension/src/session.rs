@@ -12,7 +12,7 @@ use crate::log::Tail;
 use crate::meta::Meta;
 use crate::plain::PlainTables;
 use crate::sqlgen::RowWrite;
-use crate::sqlite::{Db, Error, Result, Stmt, ValueRef};
+use crate::sqlite::{codes, Db, Error, Result, Stmt, ValueRef};
 use crate::statements::QuickHasher;
 pub use crate::statements::{Hot, Sql};
 use crate::touched::TouchedTables;
@@ -197,7 +197,13 @@ impl Session {
 
     /// A cached statement of a table's row clocks: its id is enough, the table may be gone.
     pub fn of_rows(&self, kind: Sql, table: u32) -> Result<Cached<'_>> {
-        self.cached(kind, table, || crate::clock_store::sql(kind, table))
+        self.cached(kind, table, || crate::clock_store::sql(kind, table)).map_err(|e| match e.primary() {
+            // As SQLite would have it, a table is missing of which the user knows nothing.
+            codes::ERROR => {
+                corrupt("the log or the catalogue", format!("it speaks of a table {table} without row clocks ({e})"))
+            }
+            _ => e,
+        })
     }
 
     /// A cached statement of a table.
@@ -408,8 +414,5 @@ impl Drop for Cached<'_> {
 
 /// An internal table says something that cannot be.
 pub fn corrupt(what: &str, why: impl std::fmt::Display) -> Error {
-    Error::new(
-        crate::sqlite::codes::CORRUPT,
-        format!("starling: {what} is damaged: {why}. Restore from a backup or a peer"),
-    )
+    Error::new(codes::CORRUPT, format!("starling: {what} is damaged: {why}. Restore from a backup or a peer"))
 }

@@ -290,7 +290,7 @@ pub fn triggers_with(table: &TableInfo, sink: Sink, masks: Masks) -> Vec<(String
         out.push(templates.make(&format!("update_{i}"), update, tag, &mask, &of));
     }
     out.extend(templates.checks());
-    if table.replaces_by_schema || sink == Sink::Inbox {
+    if table.tells_overwritten || sink == Sink::Inbox {
         let tag = templates.tag(TagOp::Overwrite, 0);
         let template = include_str!("../../sql/extension/trigger_before_insert.sql");
         out.push(templates.make("before", template, tag.clone(), "", ""));

@@ -13,6 +13,17 @@ fn reset<T>(items: &mut Vec<T>) {
     }
 }
 
+/// What the journal wants to know of the table that was touched last.
+#[derive(Clone, Copy, Debug)]
+pub struct LastTable {
+    /// Its id.
+    pub id: u32,
+    /// How many columns it has besides its key.
+    pub columns: u64,
+    /// BEFORE triggers tell which rows are overwritten.
+    pub told: bool,
+}
+
 /// State of the open transaction; all of it is forgotten when it ends.
 #[derive(Clone, Debug, Default)]
 pub struct TxState {
@@ -52,8 +63,8 @@ pub struct TxState {
     pub attached: usize,
     /// Attached copies of the file, under the names they are attached by.
     pub twins: Vec<String>,
-    /// The table touched last and how many columns it has.
-    pub last_table: Option<(u32, u64)>,
+    /// The table touched last.
+    pub last_table: Option<LastTable>,
     /// The site named last and its row.
     pub last_site: Option<(starling_crdt::SiteId, u32)>,
     /// A BEFORE trigger told that the row with this key stands in an insert's way.

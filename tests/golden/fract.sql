@@ -2,6 +2,7 @@
 PRAGMA trusted_schema = OFF;
 SELECT crsql_fract_key_between(NULL, NULL), crsql_fract_key_between('a0', NULL), crsql_fract_key_between(NULL, 'a0'), crsql_fract_key_between('a0', 'a1');
 CREATE TABLE todo(id INTEGER PRIMARY KEY, list TEXT, ord TEXT, title TEXT NOT NULL DEFAULT 'untitled');
+SELECT crsql_as_crr('todo');
 SELECT crsql_fract_as_ordered('todo', 'ord', 'list');
 SELECT type, name, tbl_name FROM sqlite_master WHERE name LIKE '%fractindex%' ORDER BY name;
 INSERT INTO todo(id, list, ord, title) VALUES(1, 'home', 1, 'sweep'), (2, 'home', 1, 'dust'), (3, 'home', -1, 'wake up'), (4, 'work', 1, 'read');

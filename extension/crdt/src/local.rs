@@ -146,6 +146,8 @@ struct State<'a> {
     new_lifetime: bool,
     /// REPLACE wrote every cell once more.
     bumps: u64,
+    /// Per column position: writes before the REPLACE that wrote over them.
+    overwritten: Vec<(usize, u64)>,
     based: bool,
     moved: bool,
     /// seq of the last insert and of the last delete.
@@ -181,6 +183,7 @@ impl<'a> State<'a> {
             hidden: before.hidden,
             new_lifetime: false,
             bumps: 0,
+            overwritten: Vec::new(),
             based: false,
             moved: false,
             insert_seq: 0,
@@ -222,17 +225,24 @@ impl<'a> State<'a> {
         let hidden = core::mem::take(&mut self.hidden);
         if self.clock.is_alive() && (replace || hidden) {
             // cl stays; every cell is written once more.
-            self.bumps += 1 + self.writes.iter().map(|w| w.1).max().unwrap_or(0);
+            self.bumps += 1;
+            self.overwritten.extend(self.writes.iter().map(|(position, n, _)| (*position, *n)));
         } else {
             self.clock.cl += 1;
             self.new_lifetime = true;
             self.bumps = 0;
+            self.overwritten.clear();
         }
         self.moved = moved;
         self.based = true;
         self.insert_seq = seq;
         self.writes.clear();
         self.changed = true;
+    }
+
+    /// How often a column was written by REPLACE, and before it.
+    fn written(&self, position: usize) -> u64 {
+        self.bumps + self.overwritten.iter().filter(|w| w.0 == position).map(|w| w.1).sum::<u64>()
     }
 
     fn write(&mut self, position: usize, seq: u64) {
@@ -283,20 +293,20 @@ impl<'a> State<'a> {
             _ => None,
         };
         let mut clock = RowClock { cl: old.cl, moved, generation: self.generation, ..RowClock::pristine() };
-        if !replaced {
-            // A REPLACE after the insert that began the lifetime has written every cell once more.
-            clock.base_version = 1 + self.bumps;
-        } else {
-            let versions: Vec<u64> = columns.iter().map(|c| old.version_of(*c) + self.bumps).collect();
-            clock.base_version = versions.iter().copied().min().unwrap_or(old.base_version + self.bumps);
-            let first = life.seq + u64::from(sentinel);
-            for (i, (id, version)) in columns.iter().zip(&versions).enumerate() {
-                if *version != clock.base_version {
-                    let stamp = Stamp { seq: first + i as u64, ..dot };
-                    clock.set(CellClock { column: *id, version: *version, stamp });
-                    // The base speaks for unlisted cells only.
-                    entries.push(LocalEntry { kind: Kind::Mask, seq: stamp.seq, columns: alloc::vec![*id] });
-                }
+        let begun = |version: u64| if replaced { version } else { 1 };
+        clock.base_version = begun(old.base_version) + self.bumps;
+        // Only what a REPLACE has overwritten was written more than once.
+        let uneven = replaced || !self.overwritten.is_empty();
+        let of_column = |(i, id): (usize, &u32)| begun(old.version_of(*id)) + self.written(i);
+        let versions: Vec<u64> = columns.iter().enumerate().filter(|_| uneven).map(of_column).collect();
+        clock.base_version = versions.iter().copied().min().unwrap_or(clock.base_version);
+        let first = life.seq + u64::from(sentinel);
+        for (i, (id, version)) in columns.iter().zip(&versions).enumerate() {
+            if *version != clock.base_version {
+                let stamp = Stamp { seq: first + i as u64, ..dot };
+                clock.set(CellClock { column: *id, version: *version, stamp });
+                // The base speaks for unlisted cells only.
+                entries.push(LocalEntry { kind: Kind::Mask, seq: stamp.seq, columns: alloc::vec![*id] });
             }
         }
         if clock.cl > 1 || sentinel || replaced || moved.is_some() {
@@ -354,6 +364,23 @@ mod tests {
         let out = fold(&before(None, true), &touches, &[1, 2], dot);
         let clock = out.clock.unwrap();
         assert_eq!((clock.cl, clock.base_version), (3, 2));
+    }
+
+    #[test]
+    fn a_replace_counts_the_writes_that_it_overwrites_to_the_columns_that_they_were_of() {
+        let dot = Stamp { origin: 1, version: 9, seq: 0, author: 0 };
+        let update = |mask| TouchKind::Update { word: 0, mask };
+        let insert = |replace| TouchKind::Insert { replace, moved: false };
+        let versions = |kinds: &[TouchKind]| {
+            let touches: Vec<Touch> =
+                kinds.iter().zip((0..).step_by(3)).map(|(k, seq)| Touch { kind: *k, seq }).collect();
+            let clock = fold(&before(None, true), &touches, &[1, 2, 3], dot).clock.unwrap();
+            [1, 2, 3].map(|column| clock.version_of(column))
+        };
+        assert_eq!(versions(&[update(0b10), update(0b10), insert(true)]), [2, 4, 2]);
+        assert_eq!(versions(&[update(0b10), insert(true), update(0b111), insert(true), update(1)]), [5, 5, 4]);
+        assert_eq!(versions(&[insert(false), update(0b100), insert(true)]), [2, 2, 3]);
+        assert_eq!(versions(&[TouchKind::Delete, insert(true), update(0b1), insert(true)]), [3, 2, 2]);
     }
 
     #[test]

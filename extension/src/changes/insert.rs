@@ -49,7 +49,7 @@ impl<'a> Nine<'a> {
             other => odd_number(other, name, max),
         };
         let site = match values.get(column::SITE_ID) {
-            ValueRef::Null => None,
+            ValueRef::Null | ValueRef::Blob([]) => None,
             ValueRef::Blob(b) => Some(SiteId::from_slice(b).ok_or_else(|| refuse("site_id is longer than 16 bytes"))?),
             _ => return Err(refuse("site_id must be a blob of at most 16 bytes")),
         };
@@ -70,7 +70,11 @@ impl<'a> Nine<'a> {
             db_version: number(column::DB_VERSION, "db_version", MAX_VERSION)?,
             site,
             cl,
-            seq: number(column::SEQ, "seq", MAX_SEQ)?,
+            // Programs of the time before there was one do not give it.
+            seq: match values.get(column::SEQ) {
+                ValueRef::Null => 0,
+                _ => number(column::SEQ, "seq", MAX_SEQ)?,
+            },
         })
     }
 

@@ -1,8 +1,8 @@
 //! Ordered lists: `crsql_fract_as_ordered` and the functions of order keys.
 //!
-//! A list is the rows of a CRR that agree in the list columns, in the order of the order column, ties by primary key. The
-//! order column holds keys (`starling_crdt::order_key`) and is replicated as any other. The triggers installed here use
-//! functions only that an untrusted schema may call, and do nothing in merges: a merged key is final.
+//! A list is the rows of a table that agree in the list columns, in the order of the order column, ties by primary key. The
+//! order column holds keys (`starling_crdt::order_key`), and that of a CRR is replicated as any other. The triggers installed
+//! here use functions only that an untrusted schema may call, and do nothing in merges: a merged key is final.
 
 mod list;
 mod sql;
@@ -56,6 +56,11 @@ pub fn as_ordered(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     Ok(Output::Text("OK".to_string()))
 }
 
+/// Where the columns of a list that is no CRR are noted.
+fn plain_list(table: &str) -> String {
+    format!("ordered.{}", table.to_ascii_lowercase())
+}
+
 const CALL: &str = "crsql_fract_as_ordered";
 
 fn side<'a>(value: ValueRef<'a>, function: &str, which: &str) -> Result<Option<&'a [u8]>> {
@@ -74,7 +79,7 @@ fn no_key(function: &str, a: Option<&[u8]>, b: Option<&[u8]>, why: order_key::Or
 }
 
 impl Session {
-    /// Makes a table (a CRR, if it is none yet) an ordered list, or several, one per value of the list columns. Doing it
+    /// Makes a table (a CRR, or one that may become one later) an ordered list, or several, one per value of the list columns. Doing it
     /// again with the same columns changes nothing.
     ///
     /// # Errors
@@ -85,12 +90,17 @@ impl Session {
         let list = List::new(self.db, &info, order, lists)?;
         self.atomically(|| {
             self.key_rows_without_key(&info, &list)?;
-            self.as_crr(None, &info.name, None)?;
-            let Some(crr) = self.table_named(&info.name)? else {
-                return Err(Error::msg(format!("{CALL}: {} did not become a CRR", Ident(&info.name))));
-            };
+            self.ensure_schema()?;
+            self.refresh()?;
+            if self.table_named(&info.name)?.is_some() {
+                // Whatever was done to it in between, its triggers capture what the list's do.
+                self.as_crr(None, &info.name, None)?;
+            }
             self.install(&list)?;
-            self.remember_order(&crr.info, &list)
+            match self.table_named(&info.name)? {
+                Some(crr) => self.remember_order(&crr.info, &list),
+                None => self.remember_plain(&list),
+            }
         })
     }
 
@@ -203,6 +213,37 @@ impl Session {
         put.bind_text(1, &key)?;
         put.bind_text(2, &ids)?;
         put.execute()
+    }
+
+    /// Notes the columns of a list that is no CRR, by name, for the day when it becomes one.
+    fn remember_plain(&self, list: &List) -> Result<()> {
+        let names = std::iter::once(&list.order).chain(&list.lists).map(|name| ValueRef::Text(name.as_bytes()));
+        let names: Vec<ValueRef<'_>> = names.collect();
+        let names = starling_crdt::key::pack(names.into_iter()).map_err(|e| Error::msg(format!("{CALL}: {e}")))?;
+        let mut put =
+            self.db.prepare_transient("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES(?1, ?2)")?;
+        put.bind_text(1, plain_list(&list.table))?;
+        put.bind_blob(2, &names)?;
+        put.execute()
+    }
+
+    /// A table that has become a CRR is the list that it was before, if its view is there still.
+    pub fn adopt_order(&self, name: &str) -> Result<()> {
+        let mut find = self.db.prepare_transient("SELECT value FROM main.crsql_master WHERE key = ?1")?;
+        find.bind_text(1, plain_list(name))?;
+        if !find.step()? {
+            return Ok(());
+        }
+        let unpacked = starling_crdt::key::unpack(find.column_blob(0)).unwrap_or_default();
+        let names: Vec<String> = unpacked.iter().map(|name| crate::schema::text(name.bytes())).collect();
+        drop(find);
+        let mut forget = self.db.prepare_transient("DELETE FROM main.crsql_master WHERE key = ?1")?;
+        forget.bind_text(1, plain_list(name))?;
+        forget.execute()?;
+        match self.object(&sql::view(name))? {
+            Some(view) if view.contains("crsql_fract_") => self.order_anew(name, &names),
+            _ => Ok(()),
+        }
     }
 
     /// Makes view and triggers anew for a table that was rebuilt or altered. Where its columns went, the order goes too.

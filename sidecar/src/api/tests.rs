@@ -104,7 +104,7 @@ fn an_ordered_list_is_made_and_written_through_its_view() {
     let (_dir, mut e) = executor();
     ok(
         &mut e,
-        "CREATE TABLE todo(id INTEGER PRIMARY KEY, ord TEXT); SELECT crsql_fract_as_ordered('todo', 'ord');
+        "CREATE TABLE todo(id INTEGER PRIMARY KEY, ord TEXT); SELECT crsql_as_crr('todo'), crsql_fract_as_ordered('todo', 'ord');
          INSERT INTO todo VALUES (1, 1), (2, 1); INSERT INTO todo_fractindex(id, after_id) VALUES (3, 1);
          UPDATE todo_fractindex SET after_id = 3 WHERE id = 1;",
     );

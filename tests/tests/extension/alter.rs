@@ -300,7 +300,9 @@ fn an_ordered_list_that_gets_another_key_in_a_window_goes_on_as_one() {
         [(NOT_OF_KEY, "(id TEXT NOT NULL PRIMARY KEY, list TEXT, title TEXT, ord TEXT)"), (OF_KEY, NOT_OF_KEY)]
     {
         let s = Site::memory();
-        s.exec(&format!("CREATE TABLE todo{before}; SELECT crsql_fract_as_ordered('todo', 'ord', 'list')"));
+        s.exec(&format!(
+            "CREATE TABLE todo{before}; SELECT crsql_as_crr('todo'), crsql_fract_as_ordered('todo', 'ord', 'list')"
+        ));
         s.exec("INSERT INTO todo VALUES(1, 'l', 'b', -1), (2, 'l', 'a', -1), (3, 'm', 'other', 1)");
         s.one::<String>("SELECT crsql_begin_alter('todo')");
         s.exec(&format!(

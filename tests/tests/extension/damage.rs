@@ -106,6 +106,20 @@ fn a_damaged_row_clock_is_an_error_that_says_so() {
 }
 
 #[test]
+fn row_clocks_that_are_gone_are_damage_and_no_table_that_the_user_has_to_find() {
+    let s = filled();
+    s.exec("DROP TABLE crsql_rows_1");
+    for sql in [
+        "SELECT * FROM crsql_changes",
+        "UPDATE t SET a = 9 WHERE id = 'k'",
+        "SELECT length(changeset) FROM starling_changesets",
+    ] {
+        let message = s.refused(sql);
+        assert!(message.contains("damaged") && message.contains("Restore"), "{sql}: {message}");
+    }
+}
+
+#[test]
 fn an_index_of_foreign_dots_that_names_the_wrong_record_is_an_error_that_says_so() {
     let (a, b) = (filled(), Site::memory().with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b)")]));
     b.pull(&a);

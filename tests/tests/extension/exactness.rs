@@ -242,19 +242,6 @@ fn x10_e10_a_trigger_on_the_merged_row_is_overruled_and_one_on_another_row_is_a_
 }
 
 #[test]
-fn x11_replace_keeps_the_lifetime_and_writes_every_cell_once_more() {
-    let s = site();
-    s.exec("INSERT INTO t VALUES('k', 1, 1); REPLACE INTO t VALUES('k', 2, 2)");
-    assert_eq!(cells(&s, "k"), ["'a'|2|1|0", "'b'|2|1|1"]);
-    let c = site();
-    c.pull(&s);
-    assert_eq!(c.changes(), s.changes());
-    let d = Site::memory().with(&[("r", "CREATE TABLE r(id INTEGER NOT NULL PRIMARY KEY ON CONFLICT REPLACE, a)")]);
-    d.exec("INSERT INTO r VALUES(1, 'x'); INSERT INTO r VALUES(1, 'y')");
-    assert_eq!(d.rows("SELECT cid, val, col_version, cl FROM crsql_changes"), ["'a'|'y'|2|1"]);
-}
-
-#[test]
 fn x12_e14_absurd_numbers_are_refused_at_every_entrance_and_do_not_stop_the_clock() {
     let s = site();
     let nine = |col_version: i64, db_version: i64, cl: i64, seq: i64| {

@@ -5,10 +5,13 @@ use starling_tests::site::Site;
 
 const LISTED: &str = "CREATE TABLE todo(id INTEGER PRIMARY KEY, list TEXT, ord TEXT, title TEXT)";
 
+/// A CRR that is an ordered list.
 fn ordered(sql: &str, call: &str) -> Site {
     let s = Site::memory();
     s.exec(sql);
     assert_eq!(s.one::<String>(&format!("SELECT crsql_fract_as_ordered({call})")), "OK");
+    let table = call.split(',').next().expect("a table");
+    assert_eq!(s.one::<String>(&format!("SELECT crsql_as_crr({table})")), "OK");
     s
 }
 
@@ -232,7 +235,7 @@ fn appending_and_prepending_make_short_keys() {
 fn a_table_that_has_rows_keeps_their_order() {
     let s = Site::memory();
     s.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, list, pos); INSERT INTO t VALUES(1, 'a', 30), (2, 'a', 10), (3, 'a', 20), (4, 'b', 1), (5, 'a', NULL), (6, 'a', 'a5')");
-    s.exec("SELECT crsql_fract_as_ordered('t', 'pos', 'list')");
+    s.exec("SELECT crsql_fract_as_ordered('t', 'pos', 'list'), crsql_as_crr('t')");
     assert_eq!(s.rows("SELECT id FROM t WHERE list = 'a' ORDER BY pos"), ["5", "6", "2", "3", "1"]);
     assert_eq!(s.rows("SELECT id, pos FROM t WHERE id IN (4, 5)"), ["4|'a0'", "5|NULL"]);
     assert_eq!(s.rows("SELECT DISTINCT col_version FROM crsql_changes"), ["1"]);
@@ -246,6 +249,7 @@ fn composite_keys_odd_names_and_quoted_columns_work() {
     s.exec("CREATE TABLE \"o'dd \"\"t\"\" {view}\"(\"a'a\" TEXT NOT NULL, \"group\" INT NOT NULL, \"or\"\"der\" TEXT, \"li st\", n TEXT NOT NULL DEFAULT 'd''x', m INT DEFAULT 4, g AS (n || '!'), PRIMARY KEY(\"a'a\", \"group\"))");
     s.db.query_row("SELECT crsql_fract_as_ordered(?1, 'OR\"DER', 'Li St')", ["o'dd \"t\" {view}"], |_| Ok(()))
         .expect("it can be ordered");
+    s.db.query_row("SELECT crsql_as_crr(?1)", ["o'dd \"t\" {view}"], |_| Ok(())).expect("it can be a CRR");
     let view = "\"o'dd \"\"t\"\" {view}_fractindex\"";
     s.exec(&format!("INSERT INTO {view}(\"a'a\", \"group\", \"li st\") VALUES('x', 1, 7), ('x', 2, 7)"));
     s.exec(&format!(
@@ -296,13 +300,11 @@ fn what_cannot_be_an_ordered_list_is_refused_with_the_reason_and_left_untouched(
         ("CREATE TABLE t(id INTEGER PRIMARY KEY, o TEXT COLLATE NOCASE)", "'t', 'o'", "ignores case"),
         ("CREATE TABLE t(id INTEGER PRIMARY KEY, o INTEGER) STRICT", "'t', 'o'", "STRICT column of type INTEGER"),
         ("CREATE TABLE t(id INTEGER PRIMARY KEY, o, After_Id)", "'t', 'o'", "neighbour"),
-        ("CREATE TABLE t(id INTEGER PRIMARY KEY, o, u UNIQUE)", "'t', 'o'", "UNIQUE"),
         ("CREATE TABLE t(id INTEGER PRIMARY KEY, o); CREATE TABLE t_fractindex(a)", "'t', 'o'", "already"),
         ("CREATE TABLE t(id INTEGER PRIMARY KEY, o); CREATE VIEW t_fractindex AS SELECT 1", "'t', 'o'", "already"),
     ] {
         let s = Site::memory();
         s.exec(sql);
-        s.exec(if sql.contains("UNIQUE") { "INSERT INTO t VALUES(1, 5, 1)" } else { "" });
         let schema = s.rows("SELECT name, sql FROM sqlite_master ORDER BY rowid");
         let message = s.refused(&format!("SELECT crsql_fract_as_ordered({call})"));
         assert!(message.contains(why), "{sql}, {call}: {message}");
@@ -312,6 +314,34 @@ fn what_cannot_be_an_ordered_list_is_refused_with_the_reason_and_left_untouched(
         .exec("INSERT INTO t VALUES(1, 1), (2, -1)");
     ordered("CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, o INTEGER) WITHOUT ROWID", "'t', 'o'")
         .exec("INSERT INTO t VALUES(1, 1), (2, -1)");
+}
+
+#[test]
+fn a_plain_table_is_a_list_too_and_stays_one_when_it_becomes_a_crr() {
+    let s = Site::memory();
+    s.exec("CREATE TABLE todo(id PRIMARY KEY, list, ord); INSERT INTO todo VALUES('a', 'l', 2), ('b', 'l', 1)");
+    s.exec(
+        "SELECT crsql_fract_as_ordered('todo', 'ord', 'list'); INSERT INTO todo VALUES('c', 'l', 1), ('d', 'l', -1)",
+    );
+    s.exec("INSERT INTO todo_fractindex(id, list, after_id) VALUES('e', 'l', 'b'); UPDATE todo_fractindex SET after_id = 'c' WHERE id = 'd'");
+    assert_eq!(ids(&s, "l"), "'b' 'e' 'a' 'c' 'd'");
+    assert_eq!(s.one::<i64>("SELECT count(*) FROM crsql_changes"), 0);
+    assert!(s.refused("SELECT crsql_as_crr('todo')").contains("may be NULL"), "it can be no CRR");
+    // One that can be is the list that it was, also in an alter window, which knows the list by its columns' ids.
+    let s = Site::memory();
+    s.exec(&format!("{LISTED}; SELECT crsql_fract_as_ordered('todo', 'ord', 'list'); INSERT INTO todo VALUES(1, 'l', 1, 'x'), (2, 'l', -1, 'x')"));
+    s.exec("SELECT crsql_as_crr('ToDo'), crsql_begin_alter('todo'); ALTER TABLE todo RENAME COLUMN ord TO place; SELECT crsql_commit_alter('todo')");
+    s.exec(
+        "INSERT INTO todo VALUES(3, 'l', -1, 'x'); INSERT INTO todo_fractindex(id, list, after_id) VALUES(4, 'l', 2)",
+    );
+    assert_eq!(s.rows("SELECT id FROM todo ORDER BY place"), ["3", "2", "4", "1"]);
+    let other = Site::memory().with(&[("todo", &LISTED.replace("ord", "place"))]);
+    other.pull(&s);
+    assert_eq!((other.changes(), other.rows("SELECT * FROM todo")), (s.changes(), s.rows("SELECT * FROM todo")));
+    // A table of that name which is another one is no list, whatever was noted.
+    s.exec("CREATE TABLE p(id INTEGER PRIMARY KEY, o); SELECT crsql_fract_as_ordered('p', 'o'); DROP VIEW p_fractindex; DROP TABLE p");
+    s.exec("CREATE TABLE p(id INTEGER PRIMARY KEY, o); SELECT crsql_as_crr('p'); INSERT INTO p VALUES(1, -1)");
+    assert_eq!(s.rows("SELECT o FROM p"), ["-1"]);
 }
 
 #[test]
@@ -449,7 +479,7 @@ fn a_table_rebuilt_outside_gets_its_order_back() {
 fn a_column_of_an_ordered_table_is_dropped_and_renamed_in_a_window_and_the_order_stays() {
     let s = Site::memory();
     s.exec("CREATE TABLE todo(id INTEGER NOT NULL PRIMARY KEY, list, pos, note)");
-    s.one::<String>("SELECT crsql_fract_as_ordered('todo', 'pos', 'list')");
+    s.exec("SELECT crsql_as_crr('todo'), crsql_fract_as_ordered('todo', 'pos', 'list')");
     s.exec("INSERT INTO todo VALUES(1, 'l', 1, 'n'), (2, 'l', 1, 'n'), (3, 'l', -1, 'n')");
     s.one::<String>("SELECT crsql_begin_alter('todo')");
     s.exec("ALTER TABLE todo DROP COLUMN note; ALTER TABLE todo RENAME COLUMN pos TO place");

@@ -177,3 +177,15 @@ fn a_portable_table_takes_cells_outside_of_a_transaction_as_the_merges_that_they
     s.exec(&nine("foo", "c", (2, 5, 2), 1, 0));
     assert_eq!(s.rows("SELECT cid, val, col_version, cl FROM crsql_changes"), ["'b'|1|5|1", "'c'|2|5|1"]);
 }
+
+#[test]
+fn a_program_of_the_time_before_there_was_a_seq_merges_without_one() {
+    let s = Site::memory().with(&[FOO]);
+    s.exec(
+        "INSERT INTO crsql_changes([table], pk, cid, val, col_version, db_version, site_id, cl) \
+         VALUES('foo', x'010901', 'b', 5, 1, 1, x'0a', 1), ('foo', x'010901', 'c', 6, 1, 1, x'', 1)",
+    );
+    let own = s.one::<i64>("SELECT count(*) FROM crsql_changes WHERE site_id = crsql_site_id() AND cid = 'c'");
+    assert_eq!((s.rows("SELECT * FROM foo"), own), (vec!["1|5|6".to_string()], 1));
+    assert_eq!(seqs(&s)[0], "'b'|5|1|1|1|0");
+}

@@ -192,7 +192,7 @@ fn a_table_called_portable_can_be_either_argument() {
     s.one::<String>("SELECT crsql_as_crr('main', 'main', 'portable')");
     s.one::<String>("SELECT crsql_as_crr('portable', 'portable')");
     assert_eq!(s.one::<i64>(inboxes), 2);
-    assert!(s.refused("SELECT crsql_as_crr('main', 'main', 'odd')").contains("native and portable"));
+    assert!(s.refused("SELECT crsql_as_crr('main', 'main', 'odd')").contains("exact and portable"));
     assert!(s.refused("SELECT crsql_as_crr('nowhere', 'portable')").contains("no such table"));
 }
 

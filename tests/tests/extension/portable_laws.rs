@@ -45,7 +45,7 @@ fn tables() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A statement on the table with that number; none says REPLACE, which native capture only guesses at.
+/// A statement on the table with that number; none says REPLACE, of which native capture guesses what it wrote over.
 fn statement(r: &mut Random, table: u64) -> String {
     write(r, table, &["NULL", "1", "1.0", "'x'", "'X'", "x'78'", "9223372036854775807", "1e300", "0"])
 }
@@ -53,6 +53,16 @@ fn statement(r: &mut Random, table: u64) -> String {
 /// As [`statement`], with zeros, of which no SQL tells whether they change.
 fn statement_with_zeros(r: &mut Random, table: u64) -> String {
     write(r, table, &["NULL", "1", "1.0", "'x'", "'X'", "x'78'", "-0.0", "0.0", "0"])
+}
+
+/// As [`statement`], with REPLACE, for ways of capture that know.
+fn statement_with_replace(r: &mut Random, table: u64) -> String {
+    let sql = statement(r, table);
+    if r.chance(50) {
+        sql.replace("OR IGNORE", "OR REPLACE")
+    } else {
+        sql
+    }
 }
 
 fn write(r: &mut Random, table: u64, values: &[&str]) -> String {
@@ -138,6 +148,16 @@ fn run(db: &Connection, statements: &[String]) -> Vec<bool> {
 
 #[test]
 fn the_same_history_gives_the_same_changes_as_native_capture() {
+    the_same_as("native", statement);
+}
+
+#[test]
+fn the_same_history_gives_the_same_changes_as_exact_capture_also_with_replace() {
+    the_same_as("exact", statement_with_replace);
+}
+
+/// Portable capture, by a writer with the extension and by one without, beside another way of capture.
+fn the_same_as(capture: &str, statement: fn(&mut Random, u64) -> String) {
     let tables = tables();
     let tables: Vec<(&str, &str)> = tables.iter().map(|(n, s)| (*n, s.as_str())).collect();
     let arm = |site: Site| {
@@ -155,7 +175,7 @@ fn the_same_history_gives_the_same_changes_as_native_capture() {
         let native = Site::memory();
         for (name, sql) in &tables {
             native.exec(sql);
-            native.db.query_row("SELECT crsql_as_crr(?1)", [name], |_| Ok(())).expect("native");
+            native.db.query_row("SELECT crsql_as_crr(?1, ?2)", [name, capture], |_| Ok(())).expect("native");
         }
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("p.db");

@@ -106,7 +106,7 @@ fn calls_of_the_extension_leave_last_insert_rowid_as_it_was() {
         "SELECT crsql_commit_alter('t')",
         "ALTER TABLE t ADD COLUMN c DEFAULT 1",
         "SELECT starling_resume()",
-        "SELECT crsql_fract_as_ordered('o', 'at')",
+        "SELECT crsql_as_crr('o'), crsql_fract_as_ordered('o', 'at')",
         "SELECT starling_new_epoch()",
         "SELECT starling_prune(1000)",
         "SELECT starling_new_site()",

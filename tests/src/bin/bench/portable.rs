@@ -1,5 +1,5 @@
-//! Portable capture: a writer without the extension, and the drain by another connection that has it, beside the same table
-//! plain and native.
+//! The other ways of capture beside the same table plain and native: portable (a writer without the extension, and the drain by
+//! another connection that has it) and exact.
 
 use crate::local::{self, Kind, Result, Row};
 use crate::{median, Figure};
@@ -33,12 +33,15 @@ fn measure(dir: &Path, so: &Path, rows: &[Row], out: &mut Timings) -> Result<()>
     let mut add = |figure, kind, seconds| out.entry((figure, kind)).or_default().push(seconds);
     let plain = local::open(dir, "plain.db", Kind::Plain, so)?;
     let native = local::open(dir, "native.db", Kind::Crr, so)?;
+    let exact = local::open(dir, "exact.db", Kind::Crr, so)?;
+    exact.query_row("SELECT crsql_as_crr('m', 'exact')", [], |_| Ok(()))?;
     let (app, loaded) = open_portable(dir, "portable.db", so)?;
     for (figure, work) in
         [("insert", local::insert_all as fn(&Connection, &[Row]) -> Result<()>), ("update", local::update_by_key)]
     {
         add(figure, "plain", local::timed(|| work(&plain, rows))?);
         add(figure, "native", local::timed(|| work(&native, rows))?);
+        add(figure, "exact", local::timed(|| work(&exact, rows))?);
         let write = local::timed(|| work(&app, rows))?;
         add(figure, "write", write);
         add(figure, "portable", write + local::timed(|| drain(&loaded))?);
@@ -77,6 +80,8 @@ pub fn run(so: &Path, runs: usize) -> Result<Vec<Figure>> {
         figure("portable_update", "update", "portable", "update"),
         figure("portable_update_writer", "update", "write", "update"),
         figure("portable_update_native", "update", "native", "update"),
+        figure("exact_insert", "insert", "exact", "insert"),
+        figure("exact_update", "update", "exact", "update"),
         figure("portable_merge", "merge", "portable", "insert"),
         figure("portable_merge_native", "merge", "native", "insert"),
     ])
