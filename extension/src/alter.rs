@@ -211,11 +211,16 @@ impl Session {
         self.widen_touches(id)?;
         // What was written in the window is logged now that the columns are known.
         self.flush()?;
-        match self.table(id)? {
-            Some(table) if rebuilt => self.log_rebuilt(&table, window, &born)?,
-            // New columns are at their defaults, unless one of them is a renamed one that was not recognised.
-            Some(table) => self.log_grown(&table, &born)?,
-            None => {}
+        if let Some(table) = self.table(id)? {
+            let shown = self.show_complete(&table, Some(&window.before))?;
+            self.log_never_written(&table, &window.before.info)?;
+            if rebuilt {
+                self.check_keys(&table.info)?;
+                self.log_rebuilt(&table, window, &born, &shown)?;
+            } else {
+                // New columns are at their defaults, unless one of them is a renamed one that was not recognised.
+                self.log_grown(&table, &born)?;
+            }
         }
         self.retry_aside()?;
         Ok(())
@@ -268,11 +273,12 @@ impl Session {
     }
 
     /// A table that was made anew: rows that came or went, columns that were rewritten, new columns that were filled.
-    fn log_rebuilt(&self, table: &Table, window: &AlterWindow, born: &[u32]) -> Result<()> {
+    /// `shown`: what has come into sight, and was in no one's sums at the beginning.
+    fn log_rebuilt(&self, table: &Table, window: &AlterWindow, born: &[u32], shown: &BTreeSet<Vec<u8>>) -> Result<()> {
         let known = self.known_keys(table)?;
         self.log_vanished(table, &known)?;
         self.log_appeared(table, &known)?;
-        let now = self.digest(table, |key| !known.contains(key))?;
+        let now = self.digest(table, |key| !known.contains(key) || shown.contains(key))?;
         let columns = table.column_ids.iter().enumerate();
         let rewritten: Vec<(usize, u32)> = columns
             .filter(|(_, id)| !born.contains(id) && !now.same_column(**id, &window.digest, **id, &BTreeSet::new()))

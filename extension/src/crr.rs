@@ -1,13 +1,13 @@
 //! `crsql_as_crr` and `crsql_as_table`: arming a table, and letting it go.
 
 use crate::catalog::{Standing, Table};
+use crate::differences::key_in;
 use crate::log::LogWriter;
 use crate::portable::Capture;
 use crate::schema::{self, TableInfo};
 use crate::session::Session;
 use crate::sqlgen::{self, Ident};
 use crate::sqlite::{Error, Result};
-use starling_crdt::key;
 use starling_crdt::log_chunk::{Entry, Kind};
 use std::rc::Rc;
 
@@ -67,6 +67,7 @@ impl Session {
         }
         let Some(table) = self.table_named(&info.name)? else { return Ok(()) };
         if known {
+            self.show_complete(&table, None)?;
             self.log_differences(&table)?;
         } else {
             self.log_existing_rows(&table)?;
@@ -139,10 +140,30 @@ impl Session {
 
     /// Logs every row of a table that was just made a CRR, as inserted by one local transaction.
     fn log_existing_rows(&self, table: &Table) -> Result<()> {
+        self.check_keys(&table.info)?;
         self.each_key(table, |writer, key, seq| {
             writer.push(Kind::Base, table.info.log_ref(), key, seq, &[])?;
             Ok(Entry::width(Kind::Base, table.info.columns.len() as u32, 0))
         })
+    }
+
+    /// Refuses rows that came without triggers of ours, and whose keys those would have refused.
+    ///
+    /// # Errors
+    /// A key is a REAL that equals an integer, where both can be stored.
+    pub fn check_keys(&self, info: &TableInfo) -> Result<()> {
+        for key in info.keys.iter().filter(|key| key.untyped()) {
+            let (table, key) = (Ident(&info.name), Ident(&key.name));
+            let odd =
+                format!("SELECT 1 FROM main.{table} WHERE typeof({key}) = 'real' AND {key} = CAST({key} AS INTEGER)");
+            if self.db.prepare_transient(&odd)?.step()? {
+                return Err(Error::msg(format!(
+                    "crsql_as_crr: table {table} has a REAL key that equals an integer (such as 1.0); store integers, or give the \
+                     key column a type"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn each_key(&self, table: &Table, mut f: impl FnMut(&mut LogWriter<'_>, &[u8], u64) -> Result<u64>) -> Result<()> {
@@ -153,20 +174,7 @@ impl Session {
         let mut writer = LogWriter::new(self, self.open_local()?);
         let mut bytes = Vec::new();
         loop {
-            bytes.clear();
-            for i in 0..table.info.keys.len() {
-                let value = select.column(i);
-                if !key::is_canonical(value)
-                    && table.info.keys.get(i).is_some_and(|k| k.affinity != schema::Affinity::Real)
-                {
-                    return Err(Error::msg(format!(
-                        "crsql_as_crr: table {} has a REAL key that equals an integer (such as 1.0); store integers, or \
-                         give the key column a type",
-                        Ident(&table.info.name)
-                    )));
-                }
-                value.encode(&mut bytes);
-            }
+            key_in(&select, table, &mut bytes);
             let seq = self.journal.borrow().next_seq();
             let width = f(&mut writer, &bytes, seq)?;
             self.journal.borrow_mut().take_seqs(width);

@@ -27,6 +27,7 @@ impl Session {
     /// all cells are written once more, since nothing tells which of them changed (X3).
     pub fn log_differences(&self, table: &Table) -> Result<()> {
         self.flush()?;
+        self.check_keys(&table.info)?;
         let mut select = self.db.prepare_transient(&sqlgen::select_keys(&table.info))?;
         let mut bytes = Vec::new();
         while select.step()? {

@@ -54,6 +54,7 @@ mod rows;
 mod schema;
 mod serve;
 mod session;
+mod sight;
 mod single;
 mod spent;
 mod sql_text;

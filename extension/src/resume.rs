@@ -153,6 +153,7 @@ impl Session {
         self.arm(&info)?;
         self.keep_order(&info)?;
         let Some(table) = self.table(info.id)? else { return Ok(()) };
+        self.show_complete(&table, None)?;
         if renames.is_some() {
             self.log_grown(&table, &born)
         } else {

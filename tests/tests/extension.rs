@@ -52,6 +52,8 @@ mod refusals;
 mod replace;
 #[path = "extension/scopes.rs"]
 mod scopes;
+#[path = "extension/sight.rs"]
+mod sight;
 #[path = "extension/threads.rs"]
 mod threads;
 #[path = "extension/transparency.rs"]
