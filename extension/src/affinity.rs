@@ -93,6 +93,8 @@ pub fn canonical_key<'k>(
     Ok(match put_canonical(session, table, columns, &mut out)? {
         Some(why) => Err(why),
         None if out == bytes => Ok(Cow::Borrowed(bytes)),
+        // A row of the table that stood here before its key became another one.
+        None if session.began_anew(table.info.id)? => Err("its key has another type here".to_string()),
         None => Ok(Cow::Owned(out)),
     })
 }

@@ -95,6 +95,20 @@ impl Now {
         renames
     }
 
+    /// Columns that have the names of others now, where each stands in its place and holds what it held.
+    fn exchanged(&self, window: &AlterWindow, info: &TableInfo) -> Option<Vec<Listed>> {
+        let id_of = |columns: &[Column], name: &str| columns.iter().find(|c| c.name == name).map(|c| c.id);
+        let mut renames = Vec::new();
+        for (old, name) in window.columns.iter().zip(&info.schema_order) {
+            let (before, now) = (id_of(&window.before.info.columns, &old.name)?, id_of(&self.columns, name)?);
+            if !window.digest.same_column(before, &self.digest, now, &self.written) {
+                return None;
+            }
+            renames.push((before, name.clone()));
+        }
+        (window.columns.len() == info.schema_order.len()).then_some(renames)
+    }
+
     /// Columns that were dropped and added again under the same name: their values went with the old ones, and no write
     /// explains it.
     fn replaced(&self, window: &AlterWindow) -> Vec<u32> {
@@ -200,9 +214,13 @@ impl Session {
         }
         let rebuilt = !self.captures_window(&info)?;
         let now = Now::read(self, window, &info, rebuilt)?;
-        self.rename_columns(id, &now.renames(window, &info, rebuilt))?;
-        if !rebuilt {
-            self.drop_columns(&info, &now.replaced(window))?;
+        let replaced = if rebuilt { Vec::new() } else { now.replaced(window) };
+        match now.exchanged(window, &info).filter(|_| !replaced.is_empty()) {
+            Some(renames) => self.rename_columns(id, &renames)?,
+            None => {
+                self.rename_columns(id, &now.renames(window, &info, rebuilt))?;
+                self.drop_columns(&info, &replaced)?;
+            }
         }
         let born = self.evolve(&mut info)?;
         self.arm(&info)?;
@@ -214,6 +232,7 @@ impl Session {
         if let Some(table) = self.table(id)? {
             let shown = self.show_complete(&table, Some(&window.before))?;
             self.log_never_written(&table, &window.before.info)?;
+            self.log_bare(&table, &window.before)?;
             if rebuilt {
                 self.check_keys(&table.info)?;
                 self.log_rebuilt(&table, window, &born, &shown)?;

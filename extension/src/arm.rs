@@ -58,6 +58,7 @@ impl Session {
     /// (Re-)makes the triggers, and the inbox that they need or need no more. What stood in it must have been taken.
     pub fn arm_as(&self, info: &TableInfo, capture: Capture) -> Result<()> {
         self.make_inbox(info, capture)?;
+        self.note_key(info.id, info)?;
         let (info, sink) = self.captured(info)?;
         self.arm_with(&info, sqlgen::triggers(&info, sink))
     }

@@ -23,6 +23,11 @@ impl Session {
                 "crsql_as_crr: only tables of the main database can be CRRs; open that file as main and call it there",
             ));
         }
+        self.as_crr_after(None, name, wanted)
+    }
+
+    /// As [`Session::as_crr`], of a table of `main`. `former`: the CRR in whose place it comes, under another key.
+    pub fn as_crr_after(&self, former: Option<u32>, name: &str, wanted: Option<Capture>) -> Result<()> {
         let found = schema::read(self.db, name)?;
         let mut info = match found {
             Some(info) => info,
@@ -36,7 +41,7 @@ impl Session {
                 // The lock first: a transaction that has read cannot write any more once another has committed.
                 self.join_transaction()?;
                 let agreed = self.agrees_with_schema()?;
-                self.become_crr(&mut info, wanted)?;
+                self.become_crr(&mut info, wanted, former)?;
                 if agreed {
                     self.note_schema()?;
                 }
@@ -45,7 +50,7 @@ impl Session {
         })
     }
 
-    fn become_crr(&self, info: &mut TableInfo, wanted: Option<Capture>) -> Result<()> {
+    fn become_crr(&self, info: &mut TableInfo, wanted: Option<Capture>, former: Option<u32>) -> Result<()> {
         self.refresh()?;
         self.settle_names()?;
         let active = self.table_named(&info.name)?.map(|t| t.info.id);
@@ -61,6 +66,7 @@ impl Session {
             self.rearm(info.clone())?;
         }
         let known = self.register(info)?;
+        former.map_or(Ok(()), |former| self.note_former(info.id, former))?;
         self.arm_as(info, capture)?;
         if active.is_some() {
             return Ok(());

@@ -128,6 +128,11 @@ impl Session {
         self.flush()
     }
 
+    /// Logs a row as written once more.
+    pub fn log_row(&self, table: &Table, key: &[u8]) -> Result<()> {
+        self.note(table, WRITTEN, key)
+    }
+
     /// Logs one cell of a row as written once more.
     pub fn log_cell(&self, table: &Table, position: usize, key: &[u8]) -> Result<()> {
         self.note(table, written_cell(position), key)

@@ -1,13 +1,14 @@
 //! Merging one cell. What most cells do needs neither a copy of the row's clock nor a look at the row: they come to a key that
 //! is free, or are newer than the cell that they find, which is mostly one of the row that was merged last.
 
-use crate::apply::{is_visible, MergedEntry};
+use crate::apply::{is_visible, Applied, MergedEntry};
 use crate::catalog::Table;
 use crate::session::Session;
 use crate::sqlgen::RowWrite;
 use crate::sqlite::Result;
 use starling_crdt::decide::{first_of_row, overwrites, Incoming, IncomingCell, IncomingKind};
-use starling_crdt::row_clock::{CellClock, RowClock};
+use starling_crdt::log_chunk::Kind;
+use starling_crdt::row_clock::{CellClock, RowClock, Stamp};
 use starling_crdt::ValueRef;
 use std::cell::Cell;
 
@@ -56,7 +57,27 @@ impl Session {
         };
         let kind = IncomingKind::Cells { born: true, life: None };
         let incoming = Incoming { cl: merge.cl, kind, cells: vec![merge.cell] };
-        self.merge_row_with(merge.table, merge.key, &incoming, clock).map(|applied| Some(applied.entries))
+        let applied = self.merge_row_with(merge.table, merge.key, &incoming, clock)?;
+        self.with_birth(merge.table, merge.key, applied, merge.cell.stamp).map(Some)
+    }
+
+    /// The entries of what was merged from nine values. Where the row has been born by it, and nothing else happened, no dot would
+    /// tell others (I6): then one of its cells is written once more as it is, under this transaction's dot.
+    pub fn with_birth(&self, table: &Table, key: &[u8], applied: Applied, dot: Stamp) -> Result<Vec<MergedEntry>> {
+        if applied.changes == 0 || !applied.entries.is_empty() {
+            return Ok(applied.entries);
+        }
+        let Some(mut clock) = self.get_clock(table, key)? else { return Ok(applied.entries) };
+        let written = clock.cells.iter().find(|cell| cell.version > 0 && !cell.stamp.same_dot(&dot)).copied();
+        let Some(cell) = written else { return Ok(applied.entries) };
+        let author = match cell.stamp.author {
+            0 => self.author(&self.origin_of(cell.stamp.origin)?.0.site)?,
+            author => author,
+        };
+        let stamp = Stamp { seq: self.journal.borrow_mut().take_seqs(1), author, ..dot };
+        clock.set(CellClock { stamp, ..cell });
+        self.put_clock_later(table, key, clock, true)?;
+        Ok(vec![MergedEntry { stamp, kind: Kind::Mask, columns: vec![cell.column] }])
     }
 
     fn overwrites_newest(&self, merge: &CellMerge<'_>) -> Result<bool> {

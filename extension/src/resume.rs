@@ -115,8 +115,44 @@ impl Session {
         self.rearm(info)
     }
 
-    /// Whether a table has as many key columns as the catalogue knows.
+    /// Notes what types the key columns of a table have, so that another key of as many columns is known for what it is.
+    pub fn note_key(&self, id: u32, info: &TableInfo) -> Result<()> {
+        let types = types_of_key(info);
+        if self.noted_key(id)?.as_deref() == Some(&types) {
+            return Ok(());
+        }
+        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('key.' || ?1, ?2)")?;
+        set.bind_int(1, i64::from(id))?;
+        set.bind_text(2, &types)?;
+        set.execute()
+    }
+
+    fn noted_key(&self, id: u32) -> Result<Option<String>> {
+        let mut get = self.fixed("SELECT value FROM main.crsql_master WHERE key = 'key.' || ?1")?;
+        get.bind_int(1, i64::from(id))?;
+        Ok(if get.step()? { Some(schema::text(get.column_text(0))) } else { None })
+    }
+
+    /// Notes that a table took the place of one that had another key.
+    pub fn note_former(&self, id: u32, former: u32) -> Result<()> {
+        let mut note = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('anew.' || ?1, ?2)")?;
+        note.bind_int(1, i64::from(id))?;
+        note.bind_int(2, i64::from(former))?;
+        note.execute()
+    }
+
+    /// Whether a table took the place of one that had another key.
+    pub fn began_anew(&self, id: u32) -> Result<bool> {
+        let mut get = self.fixed("SELECT 1 FROM main.crsql_master WHERE key = 'anew.' || ?1")?;
+        get.bind_int(1, i64::from(id))?;
+        get.step()
+    }
+
+    /// Whether a table has as many key columns as the catalogue knows, and of the same types, where these were noted.
     fn has_key_of(&self, id: u32, info: &TableInfo) -> Result<bool> {
+        if self.noted_key(id)?.is_some_and(|types| types != types_of_key(info)) {
+            return Ok(false);
+        }
         let mut count =
             self.fixed("SELECT count(*) FROM main.crsql_column WHERE table_id = ?1 AND is_key = 1 AND died IS NULL")?;
         count.bind_int(1, i64::from(id))?;
@@ -135,7 +171,7 @@ impl Session {
         self.write_name(id, &format!("\u{1}{id}"))?;
         self.forget_catalog();
         if schema::check(self.db, info).is_ok() {
-            self.as_crr(None, &info.name, Some(capture))?;
+            self.as_crr_after(Some(id), &info.name, Some(capture))?;
             self.order_anew(&info.name, &order)?;
         }
         Ok(())
@@ -178,4 +214,9 @@ impl Session {
         let captured = renames.len() == missing.len() && self.captures(&before)?;
         Ok(captured.then_some(renames))
     }
+}
+
+fn types_of_key(info: &TableInfo) -> String {
+    let types: Vec<&str> = info.keys.iter().map(|key| key.affinity.name()).collect();
+    types.join(",")
 }

@@ -59,6 +59,12 @@ impl Session {
         Ok(Some((0..table.info.columns.len()).map(|i| get.column(i).to_owned()).collect()))
     }
 
+    /// Whether a row holds these values already.
+    pub fn row_has(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<bool> {
+        let values = self.row_values(table, key)?;
+        Ok(values.is_some_and(|v| cells.iter().all(|(i, new)| v.get(*i).is_some_and(|old| old.as_ref() == *new))))
+    }
+
     /// As [`Session::row_values`], for many keys in their order. One statement looks many of them up: to start one takes a third of
     /// the time that looking one up does.
     pub fn rows_values(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<Value>>>> {

@@ -21,6 +21,17 @@ pub enum Affinity {
 }
 
 impl Affinity {
+    /// As the documentation calls it, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Numeric => "numeric",
+            Self::Integer => "integer",
+            Self::Real => "real",
+            Self::None => "blob",
+        }
+    }
+
     /// By the rules of SQLite's documentation ("Datatypes", 3.1), in their order.
     pub fn of_declared_type(declared: &str, strict: bool) -> Self {
         let t = declared.to_ascii_uppercase();

@@ -69,6 +69,24 @@ impl Session {
         Ok(keys)
     }
 
+    /// Rows that only their cells spoke for, and whose cells all went with their columns, are logged as inserted: else nothing would
+    /// tell of them any more (I1).
+    pub fn log_bare(&self, table: &Table, before: &Table) -> Result<()> {
+        if !table.column_ids.is_empty() || before.column_ids.is_empty() {
+            return Ok(());
+        }
+        let mut bare = Vec::new();
+        self.each_clock(table, &mut |key, clock| {
+            if is_visible(table, clock) && clock.cl == 1 && !clock.based && clock.moved.is_none() {
+                bare.push(key.to_vec());
+            }
+        })?;
+        for key in bare {
+            self.log_row(table, &key)?;
+        }
+        self.flush()
+    }
+
     /// Logs as written the cells that never were, of columns that demand a value now, or have another default.
     pub fn log_never_written(&self, table: &Table, before: &TableInfo) -> Result<()> {
         let other = |id: u32| {

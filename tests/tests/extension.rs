@@ -48,6 +48,8 @@ mod portable_laws;
 mod portable_merges;
 #[path = "extension/refusals.rs"]
 mod refusals;
+#[path = "extension/rekey.rs"]
+mod rekey;
 #[path = "extension/replace.rs"]
 mod replace;
 #[path = "extension/scopes.rs"]

@@ -197,7 +197,8 @@ fn merge_at(
         let born = IncomingKind::Cells { born: true, life: Some(stamp) };
         let kind = if tombstone { IncomingKind::Tombstone { life: stamp } } else { born };
         let applied = session.merge_row(table, key, &Incoming { cl: nine.cl, kind, cells: Vec::new() }, true)?;
-        return log_all(session, table, key, &applied.entries);
+        let entries = session.with_birth(table, key, applied, stamp)?;
+        return log_all(session, table, key, &entries);
     };
     let converted = session.converted(nine.value, column.affinity)?;
     let value = converted.as_ref().map_or(nine.value, Value::as_ref);

@@ -189,3 +189,37 @@ fn a_program_of_the_time_before_there_was_a_seq_merges_without_one() {
     assert_eq!((s.rows("SELECT * FROM foo"), own), (vec!["1|5|6".to_string()], 1));
     assert_eq!(seqs(&s)[0], "'b'|5|1|1|1|0");
 }
+
+#[test]
+fn i6_that_a_row_has_been_born_by_nine_values_reaches_who_holds_no_more_than_an_update_of_it() {
+    let three = || [Site::memory().with(&[FOO]), Site::memory().with(&[FOO]), Site::memory().with(&[FOO])];
+    for cl in [1, 3] {
+        let [a, b, c] = three();
+        a.exec("INSERT INTO foo VALUES(1, 'x', 'y')");
+        if cl == 3 {
+            a.exec("DELETE FROM foo; INSERT INTO foo VALUES(1, 'x', 'y')");
+        }
+        a.exec("UPDATE foo SET b = 'newer'");
+        // The update alone, whose row nobody has sent.
+        let (all, _) = a.answer(&b.vector());
+        let (update, _) = all.last().expect("two parts");
+        for s in [&b, &c] {
+            s.merge(update).expect("it merges");
+            assert_eq!(s.rows("SELECT * FROM foo"), [] as [&str; 0]);
+        }
+        // An older cell, by nine values: it loses, and says that the row is there.
+        b.exec(&nine("foo", "b", (5, 1, 1), cl, 0));
+        assert_eq!(b.rows("SELECT b FROM foo"), ["'newer'"], "{cl}");
+        c.pull(&b);
+        assert_eq!((c.rows("SELECT * FROM foo"), c.changes()), (b.rows("SELECT * FROM foo"), b.changes()), "{cl}");
+        for s in [&b, &c] {
+            s.pull(&a);
+            a.pull(s);
+        }
+        b.pull(&c);
+        for s in [&b, &c] {
+            assert_eq!((s.rows("SELECT * FROM foo"), s.changes()), (a.rows("SELECT * FROM foo"), a.changes()), "{cl}");
+            starling_tests::ledger::check(s);
+        }
+    }
+}

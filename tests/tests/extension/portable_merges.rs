@@ -2,6 +2,7 @@
 //! place, and what was replaced here loses elsewhere (hazard E17).
 
 use crate::portable::{memory, pair, Pair, T};
+use starling_tests::site::Site;
 
 #[test]
 fn merges_do_not_echo() {
@@ -134,4 +135,25 @@ fn replace_wins_also_where_a_users_trigger_writes_another_row_before_it() {
     peer.pull(&p.site);
     assert_eq!(peer.rows("SELECT * FROM t ORDER BY id"), ["'k'|'a'|'a'", "'other'|1|1"]);
     assert_eq!(peer.changes(), p.site.changes());
+}
+
+#[test]
+fn a_users_trigger_that_makes_up_for_a_write_of_equal_values_is_overruled_all_the_same() {
+    const TRIGGER: &str =
+        "CREATE TRIGGER u AFTER UPDATE ON t BEGIN UPDATE t SET b = b + 1 WHERE id = new.id AND b < 4; END";
+    for capture in ["native", "exact", "portable"] {
+        let (a, b, nine) = (Site::memory(), Site::memory(), Site::memory());
+        for (s, capture) in [(&a, "native"), (&b, capture), (&nine, capture)] {
+            s.exec(&format!("{}; SELECT crsql_as_crr('t', '{capture}'); {TRIGGER}", T.1));
+        }
+        a.exec("INSERT INTO t VALUES(1, 'x', 2)");
+        b.pull(&a);
+        nine.pull(&a);
+        a.exec("REPLACE INTO t VALUES(1, 'x', 2)");
+        b.pull(&a);
+        nine.pull_nine(&a, |_| ());
+        for s in [&b, &nine] {
+            assert_eq!((s.rows("SELECT * FROM t"), s.changes()), (a.rows("SELECT * FROM t"), a.changes()), "{capture}");
+        }
+    }
 }

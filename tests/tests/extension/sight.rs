@@ -116,6 +116,52 @@ fn a_column_that_begins_to_demand_a_value_keeps_the_default_of_before() {
 }
 
 #[test]
+fn i1_a_row_known_by_its_cells_alone_is_told_of_when_the_last_column_goes() {
+    let table = [("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a)")];
+    let bare = [("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY)")];
+    for rebuilt in [true, false] {
+        let (a, b) = (Site::memory().with(&table), Site::memory().with(&table));
+        a.exec("INSERT INTO t VALUES('x', 1), ('y', 2)");
+        b.pull_nine(&a, |_| ());
+        b.exec("DELETE FROM t WHERE id = 'y'");
+        if rebuilt {
+            remake(&b, "window", "(id TEXT NOT NULL PRIMARY KEY)", "id");
+        } else {
+            b.exec("SELECT crsql_begin_alter('t'); ALTER TABLE t DROP COLUMN a; SELECT crsql_commit_alter('t')");
+        }
+        let (nine, whole) = (Site::memory().with(&bare), Site::memory().with(&bare));
+        nine.pull_nine(&b, |_| ());
+        whole.pull(&b);
+        for s in [&b, &nine, &whole] {
+            assert_eq!(s.rows("SELECT * FROM t"), ["'x'"]);
+            assert_eq!(s.rows("SELECT cid, cl FROM crsql_changes ORDER BY cl"), ["'-1'|1", "'-1'|2"]);
+            ledger::check(s);
+        }
+    }
+}
+
+#[test]
+fn columns_that_exchange_their_names_in_a_window_keep_their_clocks() {
+    let table = [("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, c, a, b)")];
+    let (a, b) = (Site::memory().with(&table), Site::memory().with(&table));
+    a.exec("INSERT INTO t VALUES(1, 'c', 'x', 5); UPDATE t SET a = 'old'");
+    b.pull(&a);
+    b.exec("UPDATE t SET a = 'newer'");
+    for s in [&a, &b] {
+        s.exec(
+            "SELECT crsql_begin_alter('t'); ALTER TABLE t RENAME COLUMN a TO tmp; ALTER TABLE t RENAME COLUMN b TO a",
+        );
+        s.exec("ALTER TABLE t RENAME COLUMN tmp TO b; SELECT crsql_commit_alter('t')");
+    }
+    assert_eq!(
+        b.rows("SELECT cid, val, col_version FROM crsql_changes ORDER BY 1"),
+        ["'a'|5|1", "'b'|'newer'|3", "'c'|'c'|1"]
+    );
+    end_equal(&a, &b);
+    assert_eq!(a.rows("SELECT * FROM t"), ["1|'c'|'newer'|5"]);
+}
+
+#[test]
 fn a_window_lets_no_key_through_that_the_triggers_would_have_refused() {
     for way in ["window", "outside"] {
         let table = ("t", "CREATE TABLE t(id NOT NULL PRIMARY KEY, a)");

@@ -1,0 +1,77 @@
+//! A table that gets another primary key of as many columns: what was told of rows under former keys is not taken for word of
+//! those of now.
+
+use starling_tests::ledger;
+use starling_tests::site::Site;
+
+fn site(key: &str) -> Site {
+    Site::memory().with(&[("g", &format!("CREATE TABLE g(id {key} NOT NULL PRIMARY KEY, a)"))])
+}
+
+/// Makes the key one of another type.
+fn rekey(s: &Site, key: &str, window: bool) {
+    let rebuild = format!(
+        "CREATE TABLE n(id {key} NOT NULL PRIMARY KEY, a); INSERT INTO n SELECT id, a FROM g; DROP TABLE g; ALTER TABLE n RENAME TO g;"
+    );
+    if window {
+        s.exec(&format!("SELECT crsql_begin_alter('g'); {rebuild} SELECT crsql_commit_alter('g')"));
+    } else {
+        s.exec(&format!("BEGIN; {rebuild} COMMIT; SELECT starling_resume()"));
+    }
+}
+
+fn end_equal(a: &Site, b: &Site) {
+    for _ in 0..3 {
+        a.pull(b);
+        b.pull(a);
+    }
+    assert_eq!(a.rows("SELECT * FROM g ORDER BY 1"), b.rows("SELECT * FROM g ORDER BY 1"));
+    assert_eq!(a.changes(), b.changes());
+    ledger::check(a);
+    ledger::check(b);
+}
+
+#[test]
+fn rows_under_the_former_key_wait_where_the_key_has_another_type_already() {
+    for (before, after) in [("INTEGER", "TEXT"), ("TEXT", "INTEGER")] {
+        for window in [true, false] {
+            let (a, b) = (site(before), site(before));
+            a.exec("INSERT INTO g VALUES(3, 'x'); UPDATE g SET a = 'old' WHERE id = 3");
+            rekey(&b, after, window);
+            b.pull(&a);
+            assert_eq!(b.rows("SELECT * FROM g"), [] as [&str; 0]);
+            assert_eq!(b.rows("SELECT DISTINCT reason FROM crsql_pending"), ["'its key has another type here'"]);
+            a.exec("UPDATE g SET a = 'new' WHERE id = 3");
+            rekey(&a, after, window);
+            end_equal(&a, &b);
+            assert_eq!(b.rows("SELECT a FROM g"), ["'new'"], "{before} {after}");
+        }
+    }
+}
+
+#[test]
+fn a_key_of_another_type_begins_anew_without_a_window_too() {
+    let (a, b) = (site("INTEGER"), site("INTEGER"));
+    a.exec("INSERT INTO g VALUES(2, 'x'), (3, 'y')");
+    b.pull(&a);
+    a.exec("DELETE FROM g WHERE id = 3");
+    for s in [&a, &b] {
+        rekey(s, "TEXT", false);
+    }
+    end_equal(&a, &b);
+    a.exec("DELETE FROM g WHERE id = '2'");
+    end_equal(&a, &b);
+    // Each had announced what it had; the rest of the former table's rows is gone from sight.
+    assert_eq!(b.rows("SELECT * FROM g"), ["'3'|'y'"]);
+    assert_eq!(b.rows("SELECT DISTINCT substr(hex(pk), 1, 4) FROM crsql_changes"), ["'010B'"]);
+}
+
+#[test]
+fn nodes_that_never_agreed_in_the_type_of_a_key_merge_what_they_call_the_same() {
+    let (a, b) = (site("INTEGER"), site("TEXT"));
+    a.exec("INSERT INTO g VALUES(1, 'from a')");
+    b.pull(&a);
+    b.exec("UPDATE g SET a = 'from b' WHERE id = '1'");
+    a.pull(&b);
+    assert_eq!(a.rows("SELECT * FROM g"), ["1|'from b'"]);
+}
