@@ -23,6 +23,11 @@ fn a_file_is_one_idea_of_at_most_500_lines() {
 }
 
 #[test]
+fn every_test_that_stands_for_a_promise_is_there() {
+    check(links::promised());
+}
+
+#[test]
 fn a_function_fits_a_screen() {
     each(rules::functions);
 }

@@ -21,6 +21,21 @@ pub fn broken() -> Findings {
     out
 }
 
+/// Tests that `docs/TESTING.md` names for a promise, and that are not there.
+pub fn promised() -> Findings {
+    let text = text("docs/TESTING.md");
+    let table =
+        text.split("## Which test stands").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let names: Vec<&str> = table.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2).collect();
+    let sources = rust();
+    let is_there = |name: &str| sources.iter().any(|s| s.text.contains(&format!("fn {name}(")));
+    let mut out: Findings = names.iter().filter(|n| !is_there(n)).map(|n| format!("there is no test {n}")).collect();
+    if names.len() < 50 {
+        out.push("the table of promises is not where it was".to_string());
+    }
+    out
+}
+
 /// Where `[text](target)` points, web pages left out.
 fn targets(text: &str) -> impl Iterator<Item = &str> {
     let pieces = text.split("](").skip(1);
