@@ -13,6 +13,7 @@ use crate::generations::History;
 use crate::journal_table::insertion;
 use crate::schema::{self, Column, TableInfo};
 use crate::session::Session;
+use crate::sight::Before;
 use crate::sqlgen;
 use crate::sqlite::{Error, Result};
 use starling_crdt::local::TouchKind;
@@ -68,7 +69,7 @@ impl Now {
         let table = Table::new(numbered, window.before.history.clone());
         let compared = !rebuilt || table.info.columns.iter().any(Self::is_new);
         let digest = if compared { session.digest(&table, |_| false)? } else { Digest::default() };
-        Ok(Self { columns: table.info.columns, digest, written: session.written_groups(info, rebuilt)? })
+        Ok(Self { columns: table.info.columns, digest, written: session.written_groups(window, info, rebuilt)? })
     }
 
     fn is_new(column: &Column) -> bool {
@@ -157,8 +158,7 @@ impl Session {
         open().inspect_err(|_| self.undo(UNDO))
     }
 
-    /// The open window of a table.
-    pub fn window(&self, id: u32) -> Option<Rc<AlterWindow>> {
+    fn window(&self, id: u32) -> Option<Rc<AlterWindow>> {
         self.tx.borrow().windows.iter().find(|w| w.before.info.id == id).cloned()
     }
 
@@ -230,12 +230,13 @@ impl Session {
         // What was written in the window is logged now that the columns are known.
         self.flush()?;
         if let Some(table) = self.table(id)? {
-            let shown = self.show_complete(&table, Some(&window.before))?;
+            let before = Before::Table(Rc::clone(&window.before));
+            let shown = self.show_complete(&table, &before)?;
             self.log_never_written(&table, &window.before.info)?;
             self.log_bare(&table, &window.before)?;
             if rebuilt {
                 self.check_keys(&table.info)?;
-                self.log_rebuilt(&table, window, &born, &shown)?;
+                self.log_rebuilt(&table, window, &born, (&before, &shown))?;
             } else {
                 // New columns are at their defaults, unless one of them is a renamed one that was not recognised.
                 self.log_grown(&table, &born)?;
@@ -266,12 +267,12 @@ impl Session {
     }
 
     /// The groups of keys that were written in the window.
-    fn written_groups(&self, info: &TableInfo, rebuilt: bool) -> Result<BTreeSet<usize>> {
+    fn written_groups(&self, window: &AlterWindow, info: &TableInfo, rebuilt: bool) -> Result<BTreeSet<usize>> {
         let mut groups: BTreeSet<usize> =
             self.journal.borrow().keys_of(info.id).into_iter().map(|key| group_of(&key)).collect();
         if rebuilt {
             let table = Table::new(info.clone(), History::default());
-            let mut gone = self.known_keys(&table)?;
+            let mut gone = self.known_keys(&table, &Before::Table(Rc::clone(&window.before)))?;
             let mut select = self.db.prepare_transient(&sqlgen::select_keys(info))?;
             let mut key = Vec::new();
             while select.step()? {
@@ -287,14 +288,21 @@ impl Session {
 
     /// Whether the window's own triggers have seen every write.
     fn captures_window(&self, info: &TableInfo) -> Result<bool> {
-        let wanted = sqlgen::window_triggers(info, self.meta()?.file).len();
+        let (info, _) = self.captured(info)?;
+        let wanted = sqlgen::window_triggers(&info, self.meta()?.file).len();
         Ok(self.own_triggers(&info.name)?.len() == wanted)
     }
 
     /// A table that was made anew: rows that came or went, columns that were rewritten, new columns that were filled.
     /// `shown`: what has come into sight, and was in no one's sums at the beginning.
-    fn log_rebuilt(&self, table: &Table, window: &AlterWindow, born: &[u32], shown: &BTreeSet<Vec<u8>>) -> Result<()> {
-        let known = self.known_keys(table)?;
+    fn log_rebuilt(
+        &self,
+        table: &Table,
+        window: &AlterWindow,
+        born: &[u32],
+        (before, shown): (&Before, &BTreeSet<Vec<u8>>),
+    ) -> Result<()> {
+        let known = self.known_keys(table, before)?;
         self.log_vanished(table, &known)?;
         self.log_appeared(table, &known)?;
         let now = self.digest(table, |key| !known.contains(key) || shown.contains(key))?;

@@ -59,6 +59,7 @@ impl Session {
     pub fn arm_as(&self, info: &TableInfo, capture: Capture) -> Result<()> {
         self.make_inbox(info, capture)?;
         self.note_key(info.id, info)?;
+        self.note_needs(info)?;
         let (info, sink) = self.captured(info)?;
         self.arm_with(&info, sqlgen::triggers(&info, sink))
     }

@@ -308,7 +308,7 @@ impl Session {
             self.begin_plain(info.id)?;
             self.add_columns(info)?;
         }
-        self.db.exec(&sqlgen::create_rows_table(info.id))?;
+        self.db.exec(&clock_store::create_rows_table(info.id))?;
         self.forget_catalog();
         Ok(known)
     }

@@ -355,6 +355,13 @@ fn decode(bytes: &[u8]) -> Result<RowClock> {
     RowClock::decode(bytes).map_err(|e| corrupt("a row clock", e))
 }
 
+/// The row clock table of a CRR: blocks of row clocks by their first key.
+pub fn create_rows_table(id: u32) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS main.crsql_rows_{id}(first BLOB PRIMARY KEY, block BLOB NOT NULL) WITHOUT ROWID"
+    )
+}
+
 /// The text of a statement over a table's row clocks.
 pub fn sql(kind: Sql, table: u32) -> String {
     let rows = format!("main.crsql_rows_{table}");

@@ -67,14 +67,15 @@ impl Session {
         }
         let known = self.register(info)?;
         former.map_or(Ok(()), |former| self.note_former(info.id, former))?;
+        let before = self.before_now(info.id)?;
         self.arm_as(info, capture)?;
         if active.is_some() {
             return Ok(());
         }
         let Some(table) = self.table_named(&info.name)? else { return Ok(()) };
         if known {
-            self.show_complete(&table, None)?;
-            self.log_differences(&table)?;
+            self.show_complete(&table, &before)?;
+            self.log_differences(&table, &before)?;
         } else {
             self.log_existing_rows(&table)?;
         }

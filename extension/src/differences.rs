@@ -4,6 +4,7 @@ use crate::apply::is_visible;
 use crate::catalog::Table;
 use crate::schema::Column;
 use crate::session::Session;
+use crate::sight::Before;
 use crate::sqlgen;
 use crate::sqlite::{Result, Stmt};
 use starling_crdt::local::{TouchKind, MASK_BITS};
@@ -25,7 +26,7 @@ pub fn key_in(row: &Stmt, table: &Table, out: &mut Vec<u8>) {
 impl Session {
     /// A table that was a CRR before: rows that came since are logged as new, rows that went as deleted, and of the others
     /// all cells are written once more, since nothing tells which of them changed (X3).
-    pub fn log_differences(&self, table: &Table) -> Result<()> {
+    pub fn log_differences(&self, table: &Table, before: &Before) -> Result<()> {
         self.flush()?;
         self.check_keys(&table.info)?;
         let mut select = self.db.prepare_transient(&sqlgen::select_keys(&table.info))?;
@@ -36,7 +37,7 @@ impl Session {
         }
         drop(select);
         self.flush()?;
-        let known = self.known_keys(table)?;
+        let known = self.known_keys(table, before)?;
         self.log_vanished(table, &known)
     }
 
@@ -58,9 +59,9 @@ impl Session {
         Ok(())
     }
 
-    /// Keys of rows that the table ought to show, by the log and the clocks. Pristine rows have no trace but their base
-    /// entry; rows that wait for a value are not there to be missed.
-    pub fn known_keys(&self, table: &Table) -> Result<BTreeSet<Vec<u8>>> {
+    /// Keys of rows that the table ought to show, by the log and the clocks, or showed before. Pristine rows have no trace but their
+    /// base entry; rows that wait for a value are not there to be missed.
+    pub fn known_keys(&self, table: &Table, before: &Before) -> Result<BTreeSet<Vec<u8>>> {
         let mut keys = BTreeSet::new();
         self.each_entry(&mut |_, entry, key, _| {
             if entry.table.id == table.info.id && matches!(entry.kind, Kind::Base | Kind::Rebase) {
@@ -68,10 +69,10 @@ impl Session {
             }
             Ok(true)
         })?;
-        self.each_clock(table, &mut |key, clock| {
-            let mut clock = clock.clone();
+        self.each_clock(table, &mut |key, stored| {
+            let mut clock = stored.clone();
             table.list_late(key, &mut clock);
-            if is_visible(table, &clock) {
+            if is_visible(table, &clock) || before.showed(table, key, stored) {
                 keys.insert(key.to_vec());
             } else {
                 keys.remove(key);

@@ -425,7 +425,9 @@ impl Session {
         let (pristine, generation) = (table.pristine(key), table.noted_generation(key));
         let before = Before { clock, hidden, exists, pristine: &pristine, generation };
         let outcome = fold(&before, &touches, &table.column_ids, dot);
-        if clock.is_some_and(|c| c.is_alive()) && self.keeps_aside(table, key, clock)? {
+        let inserted = touches.iter().any(|t| matches!(t.kind, TouchKind::Insert { replace: false, .. }));
+        let waited = hidden || inserted || clock.is_some_and(|c| !c.born || c.base_version == 0);
+        if waited && clock.is_some_and(|c| c.is_alive()) && self.keeps_aside(table, key)? {
             self.unhide(table, key)?;
         }
         match (&outcome.clock, clock) {
@@ -451,11 +453,8 @@ impl Session {
         Ok(superseded)
     }
 
-    /// Whether values of a row are kept aside; only where it has no whole base can there be any.
-    fn keeps_aside(&self, table: &Table, key: &[u8], clock: Option<&RowClock>) -> Result<bool> {
-        if clock.is_none_or(|c| c.born && c.base_version > 0) {
-            return Ok(false);
-        }
+    /// Whether values of a row are kept aside.
+    fn keeps_aside(&self, table: &Table, key: &[u8]) -> Result<bool> {
         let mut any = self.fixed("SELECT 1 FROM main.crsql_hidden WHERE table_id = ?1 AND key = ?2 LIMIT 1")?;
         any.bind_int(1, i64::from(table.info.id))?;
         any.bind_blob(2, key)?;

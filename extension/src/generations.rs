@@ -121,6 +121,13 @@ impl Session {
                 watermark.clone_from(&bytes);
             }
         }
+        drop(all);
+        // Rows that wait were there before, too.
+        self.each_clock(table, &mut |key, clock| {
+            if clock.is_alive() && key > watermark.as_slice() {
+                watermark = key.to_vec();
+            }
+        })?;
         let mut add =
             self.fixed("INSERT OR REPLACE INTO main.crsql_birth(table_id, generation, watermark) VALUES(?1, ?2, ?3)")?;
         add.bind_int(1, i64::from(table.info.id))?;

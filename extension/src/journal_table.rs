@@ -144,7 +144,7 @@ impl Empty for JournalTable {
 
 /// Rows in the way of inserts that have not happened yet: as many as inserts can be under way within each other's triggers.
 /// Those of inserts that were ignored are forgotten in time.
-const OVERWRITTEN_MAX: usize = 16;
+const OVERWRITTEN_MAX: usize = 256;
 
 const TAG: usize = 0;
 const MASK: usize = 1;
@@ -317,9 +317,7 @@ impl Session {
         let known = self.table(table)?.ok_or_else(|| {
             Error::msg("starling: a trigger names a table that is not a CRR any more; call crsql_as_crr again")
         })?;
-        // The triggers of an alter window tell nothing before.
-        let told = known.info.tells_overwritten && self.window(table).is_none();
-        let last = LastTable { id: table, columns: known.column_ids.len() as u64, told };
+        let last = LastTable { id: table, columns: known.column_ids.len() as u64, told: known.info.tells_overwritten };
         self.tx.borrow_mut().last_table = Some(last);
         Ok(last)
     }

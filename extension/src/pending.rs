@@ -34,6 +34,8 @@ pub struct Waiting {
 pub type Pending = BTreeMap<Waiting, i64>;
 
 const UNBORN: &str = "row incomplete: its insert has not arrived";
+const REFUSED: &str =
+    "a constraint refused the row when it could be shown: SELECT starling_resume() once that is lifted";
 /// The table was not there, or another row's reason was noted: trying again tells.
 const TRY_AGAIN: &str = "not tried since the schema changed: SELECT starling_resume()";
 
@@ -197,7 +199,7 @@ impl Session {
 
 fn why_hidden(table: &Table, clock: &RowClock) -> String {
     if !clock.born {
-        return UNBORN.to_string();
+        return if clock.based { REFUSED } else { UNBORN }.to_string();
     }
     let absent = table.info.columns.iter().find(|c| c.required && clock.version_of(c.id) == 0);
     let name = absent.map_or("", |c| c.name.as_str());

@@ -20,6 +20,7 @@ impl Session {
             }
             for id in self.tables_that_are(Standing::Active)? {
                 self.resume_table(id)?;
+                self.show_refused(id)?;
             }
             let applied = self.retry_aside()?;
             self.note_schema()?;
@@ -185,15 +186,16 @@ impl Session {
         if let Some(renames) = &renames {
             self.rename_columns(info.id, renames)?;
         }
+        let before = self.before_now(info.id)?;
         let born = self.evolve(&mut info)?;
         self.arm(&info)?;
         self.keep_order(&info)?;
         let Some(table) = self.table(info.id)? else { return Ok(()) };
-        self.show_complete(&table, None)?;
+        self.show_complete(&table, &before)?;
         if renames.is_some() {
             self.log_grown(&table, &born)
         } else {
-            self.log_differences(&table)
+            self.log_differences(&table, &before)
         }
     }
 

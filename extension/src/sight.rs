@@ -7,46 +7,106 @@
 use crate::apply::is_visible;
 use crate::catalog::Table;
 use crate::differences::key_in;
-use crate::schema::TableInfo;
+use crate::merge::is_the_rows;
+use crate::schema::{self, TableInfo};
 use crate::session::Session;
 use crate::sqlgen;
 use crate::sqlite::Result;
 use starling_crdt::row_clock::RowClock;
 use starling_crdt::{Value, ValueRef};
 use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// What was in sight before the columns changed.
+pub enum Before {
+    /// Rows that this table showed: an alter window has it.
+    Table(Rc<Table>),
+    /// Rows that lacked none of these columns.
+    Demanded(Vec<u32>),
+    /// Nobody noted it: rows of which no value is kept aside.
+    Unknown(BTreeSet<Vec<u8>>),
+}
+
+impl Before {
+    /// Whether the table showed the row. `clock` is as it is stored.
+    pub fn showed(&self, table: &Table, key: &[u8], clock: &RowClock) -> bool {
+        match self {
+            Self::Table(before) => is_visible(before, &listed(before, key, clock)),
+            Self::Demanded(columns) => {
+                let clock = listed(table, key, clock);
+                clock.is_alive() && clock.born && columns.iter().all(|id| clock.version_of(*id) > 0)
+            }
+            Self::Unknown(waiting) => !waiting.contains(key) && is_visible(table, &listed(table, key, clock)),
+        }
+    }
+}
+
+fn listed(table: &Table, key: &[u8], clock: &RowClock) -> RowClock {
+    let mut clock = clock.clone();
+    table.list_late(key, &mut clock);
+    clock
+}
 
 impl Session {
-    /// Shows the rows that are complete by their clocks and were not before. `before`: the table as it was, where that is known;
-    /// else values that are kept aside tell of such a row, or that it has none at all. Returns their keys.
-    ///
-    /// # Errors
-    /// What SQLite says of such a row, a CHECK's refusal for instance.
-    pub fn show_complete(&self, table: &Table, before: Option<&Table>) -> Result<BTreeSet<Vec<u8>>> {
-        let kept = self.keys_kept_aside(table)?;
-        let listed = |table: &Table, key: &[u8], clock: &RowClock| {
-            let mut clock = clock.clone();
-            table.list_late(key, &mut clock);
-            clock
-        };
+    /// What is in sight of a table as its triggers stand, for a time when its columns have changed. To be asked for before they
+    /// are made anew.
+    pub fn before_now(&self, id: u32) -> Result<Before> {
+        let mut get = self.fixed("SELECT value FROM main.crsql_master WHERE key = 'needs.' || ?1")?;
+        get.bind_int(1, i64::from(id))?;
+        if get.step()? {
+            let ids = schema::text(get.column_text(0));
+            return Ok(Before::Demanded(ids.split(',').filter_map(|id| id.parse().ok()).collect()));
+        }
+        Ok(Before::Unknown(self.keys_kept_aside(id)?))
+    }
+
+    /// Notes which columns of a table demand a value.
+    pub fn note_needs(&self, info: &TableInfo) -> Result<()> {
+        let ids: Vec<String> = info.columns.iter().filter(|c| c.required).map(|c| c.id.to_string()).collect();
+        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('needs.' || ?1, ?2)")?;
+        set.bind_int(1, i64::from(info.id))?;
+        set.bind_text(2, ids.join(","))?;
+        set.execute()
+    }
+
+    /// Shows the rows that are complete by their clocks and were not before. Returns their keys. A row that a constraint refuses
+    /// goes on waiting, as one that is not born.
+    pub fn show_complete(&self, table: &Table, before: &Before) -> Result<BTreeSet<Vec<u8>>> {
         let mut complete: Vec<(Vec<u8>, RowClock)> = Vec::new();
         self.each_clock(table, &mut |key, clock| {
-            let now = listed(table, key, clock);
-            let waited = match before {
-                Some(before) => !is_visible(before, &listed(before, key, clock)),
-                None => kept.contains(key) || table.column_ids.iter().all(|id| now.version_of(*id) == 0),
-            };
-            if waited && is_visible(table, &now) {
+            let mut now = listed(table, key, clock);
+            now.born |= now.based;
+            if is_visible(table, &now) && !before.showed(table, key, clock) {
                 complete.push((key.to_vec(), now));
             }
         })?;
         let mut shown = BTreeSet::new();
-        for (key, clock) in complete {
-            if !self.row_exists(table, &key)? {
-                self.show(table, &key, &clock)?;
+        for (key, mut clock) in complete {
+            if self.row_exists(table, &key)? {
+                continue;
+            }
+            clock.born = match self.show(table, &key, &clock) {
+                Ok(()) => true,
+                Err(e) if is_the_rows(&e) && self.tx.borrow().active => false,
+                Err(e) => return Err(e),
+            };
+            self.put_clock(table, &key, &clock)?;
+            if clock.born {
                 shown.insert(key);
             }
         }
         Ok(shown)
+    }
+
+    /// Tries again to show what a constraint refused.
+    pub fn show_refused(&self, id: u32) -> Result<()> {
+        if self.keys_kept_aside(id)?.is_empty() {
+            return Ok(());
+        }
+        match self.table(id)? {
+            Some(table) => self.show_complete(&table, &self.before_now(id)?).map(drop),
+            None => Ok(()),
+        }
     }
 
     fn show(&self, table: &Table, key: &[u8], clock: &RowClock) -> Result<()> {
@@ -59,9 +119,9 @@ impl Session {
         self.unhide(table, key)
     }
 
-    fn keys_kept_aside(&self, table: &Table) -> Result<BTreeSet<Vec<u8>>> {
+    fn keys_kept_aside(&self, id: u32) -> Result<BTreeSet<Vec<u8>>> {
         let mut all = self.fixed("SELECT DISTINCT key FROM main.crsql_hidden WHERE table_id = ?1")?;
-        all.bind_int(1, i64::from(table.info.id))?;
+        all.bind_int(1, i64::from(id))?;
         let mut keys = BTreeSet::new();
         while all.step()? {
             keys.insert(all.column_blob(0).to_vec());
@@ -72,12 +132,13 @@ impl Session {
     /// Rows that only their cells spoke for, and whose cells all went with their columns, are logged as inserted: else nothing would
     /// tell of them any more (I1).
     pub fn log_bare(&self, table: &Table, before: &Table) -> Result<()> {
-        if !table.column_ids.is_empty() || before.column_ids.is_empty() {
+        if before.column_ids.iter().all(|id| table.column_ids.contains(id)) {
             return Ok(());
         }
         let mut bare = Vec::new();
         self.each_clock(table, &mut |key, clock| {
-            if is_visible(table, clock) && clock.cl == 1 && !clock.based && clock.moved.is_none() {
+            let silent = !clock.based && clock.moved.is_none() && clock.cl == 1;
+            if silent && is_visible(table, clock) && table.column_ids.iter().all(|id| clock.version_of(*id) == 0) {
                 bare.push(key.to_vec());
             }
         })?;
@@ -113,6 +174,6 @@ impl Session {
     }
 }
 
-fn by_id(info: &TableInfo, id: u32) -> Option<&crate::schema::Column> {
+fn by_id(info: &TableInfo, id: u32) -> Option<&schema::Column> {
     info.columns.iter().find(|c| c.id == id)
 }

@@ -232,6 +232,17 @@ impl<'t> Templates<'t> {
         ]
     }
 
+    /// The triggers that tell which row a write is about to overwrite, where they are wanted.
+    fn told_before(&self) -> Vec<(String, String)> {
+        if !self.table.tells_overwritten && self.sink != Sink::Inbox {
+            return Vec::new();
+        }
+        let tag = self.tag(TagOp::Overwrite, 0);
+        let insert = include_str!("../../sql/extension/trigger_before_insert.sql");
+        let update = include_str!("../../sql/extension/trigger_before_update.sql");
+        vec![self.make("before", insert, tag.clone(), "", ""), self.make("before_move", update, tag, "", "")]
+    }
+
     /// No function is there to refuse a REAL key that equals an integer: plain triggers do it themselves.
     fn checks(&self) -> Vec<(String, String)> {
         let untyped = || self.table.keys.iter().filter(|k| k.untyped());
@@ -290,13 +301,7 @@ pub fn triggers_with(table: &TableInfo, sink: Sink, masks: Masks) -> Vec<(String
         out.push(templates.make(&format!("update_{i}"), update, tag, &mask, &of));
     }
     out.extend(templates.checks());
-    if table.tells_overwritten || sink == Sink::Inbox {
-        let tag = templates.tag(TagOp::Overwrite, 0);
-        let template = include_str!("../../sql/extension/trigger_before_insert.sql");
-        out.push(templates.make("before", template, tag.clone(), "", ""));
-        let template = include_str!("../../sql/extension/trigger_before_update.sql");
-        out.push(templates.make("before_move", template, tag, "", ""));
-    }
+    out.extend(templates.told_before());
     out
 }
 
@@ -331,6 +336,7 @@ pub fn window_triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
     let mut out = templates.on_keys();
     let template = include_str!("../../sql/extension/trigger_rewrite.sql");
     out.push(templates.make("rewrite", template, templates.tag(TagOp::Rewrite, 0), "", ""));
+    out.extend(templates.told_before());
     out
 }
 
@@ -468,13 +474,6 @@ pub const ROWID: &str = "rowid";
 /// `DELETE` by key.
 pub fn delete_row(table: &TableInfo) -> String {
     format!("DELETE FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
-}
-
-/// The row clock table of a CRR: blocks of row clocks by their first key.
-pub fn create_rows_table(id: u32) -> String {
-    format!(
-        "CREATE TABLE IF NOT EXISTS main.crsql_rows_{id}(first BLOB PRIMARY KEY, block BLOB NOT NULL) WITHOUT ROWID"
-    )
 }
 
 #[cfg(test)]

@@ -209,6 +209,8 @@ impl TxState {
         }
         self.boot_checked &= boot_checked;
         self.saved = saved;
+        // What a statement was told that has come to nothing.
+        self.overwritten.clear();
         self.tail = None;
         self.checked = false;
         self.single = false;

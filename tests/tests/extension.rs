@@ -56,6 +56,8 @@ mod replace;
 mod scopes;
 #[path = "extension/sight.rs"]
 mod sight;
+#[path = "extension/sight_adverse.rs"]
+mod sight_adverse;
 #[path = "extension/threads.rs"]
 mod threads;
 #[path = "extension/transparency.rs"]

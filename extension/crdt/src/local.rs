@@ -142,6 +142,8 @@ struct State<'a> {
     generation: Option<u32>,
     /// The table showed no row although the clock is alive: the first insert is its first sight here.
     hidden: bool,
+    /// Something tells of a delete.
+    deleted: bool,
     /// The clock was there before (or stands for a pristine row), so its versions count on.
     new_lifetime: bool,
     /// REPLACE wrote every cell once more.
@@ -181,6 +183,7 @@ impl<'a> State<'a> {
             pristine: before.pristine,
             generation: before.generation,
             hidden: before.hidden,
+            deleted: deletes > 0,
             new_lifetime: false,
             bumps: 0,
             overwritten: Vec::new(),
@@ -223,8 +226,9 @@ impl<'a> State<'a> {
             self.clock = self.pristine.clone();
         }
         let hidden = core::mem::take(&mut self.hidden);
-        if self.clock.is_alive() && (replace || hidden) {
-            // cl stays; every cell is written once more.
+        if self.clock.is_alive() && (replace || hidden || !self.deleted) {
+            // cl stays; every cell is written once more. Where nothing tells of a delete the row was out of sight, or what took its
+            // place did so without a word.
             self.bumps += 1;
             self.overwritten.extend(self.writes.iter().map(|(position, n, _)| (*position, *n)));
         } else {

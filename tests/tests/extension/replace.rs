@@ -67,3 +67,70 @@ fn x11_exact_capture_knows_whether_a_replace_has_written_over_a_row() {
     assert_eq!(s.rows("SELECT max(col_version) FROM crsql_changes WHERE pk = crsql_pack_columns('guessed')"), ["2"]);
     ledger::check(&s);
 }
+
+#[test]
+fn a_window_on_a_table_whose_key_replaces_sees_what_is_overwritten() {
+    for capture in ["native", "exact"] {
+        for (write, left) in [("INSERT INTO r VALUES(1, 'new')", 2), ("UPDATE r SET id = 1 WHERE id = 2", 1)] {
+            let make = || {
+                let s = Site::memory();
+                s.exec("CREATE TABLE r(id INTEGER NOT NULL PRIMARY KEY ON CONFLICT REPLACE, a)");
+                s.exec(&format!("SELECT crsql_as_crr('r', '{capture}')"));
+                s
+            };
+            let (a, b) = (make(), make());
+            a.exec("INSERT INTO r VALUES(1, 'a'), (2, 'b')");
+            b.pull(&a);
+            a.exec(&format!("SELECT crsql_begin_alter('r'); {write}; SELECT crsql_commit_alter('r')"));
+            b.pull(&a);
+            assert_eq!((b.rows("SELECT * FROM r"), b.changes()), (a.rows("SELECT * FROM r"), a.changes()), "{write}");
+            assert_eq!(b.rows("SELECT * FROM r").len(), left);
+            ledger::check(&a);
+        }
+    }
+}
+
+#[test]
+fn what_a_statement_that_came_to_nothing_was_told_is_not_believed_of_the_next() {
+    let s = site();
+    s.one::<String>("SELECT crsql_as_crr('t', 'exact')");
+    for undo in [
+        "INSERT INTO t VALUES('k', 1, 1), ('k', 2, 2)",
+        "SAVEPOINT p; INSERT INTO t VALUES('k', 1, 1); INSERT OR IGNORE INTO t VALUES('k', 2, 2); ROLLBACK TO p",
+    ] {
+        s.exec("BEGIN");
+        let _ = s.db.execute_batch(undo);
+        s.exec("INSERT INTO t VALUES('k', 3, 3); COMMIT");
+        assert_eq!(s.rows("SELECT DISTINCT col_version FROM crsql_changes WHERE cl = (SELECT max(cl) FROM crsql_changes) AND cid <> '-1'"), ["1"], "{undo}");
+        s.exec("DELETE FROM t");
+    }
+}
+
+#[test]
+fn a_users_trigger_that_inserts_the_key_before_a_replace_begins_no_other_lifetime() {
+    for capture in ["native", "exact"] {
+        let s = Site::memory();
+        s.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        s.exec("CREATE TRIGGER u BEFORE INSERT ON t WHEN NEW.v = 'x' BEGIN INSERT OR IGNORE INTO t VALUES(NEW.id, 'b'); END");
+        s.exec(&format!("SELECT crsql_as_crr('t', '{capture}'); REPLACE INTO t VALUES(1, 'x')"));
+        assert_eq!(s.rows("SELECT cid, cl FROM crsql_changes"), ["'v'|1"], "{capture}");
+        ledger::check(&s);
+    }
+}
+
+#[test]
+fn triggers_of_either_capture_come_first_again_when_they_are_asked_to() {
+    for capture in ["native", "exact", "portable"] {
+        for again in ["SELECT starling_resume()", "SELECT crsql_as_crr('t')"] {
+            let s = Site::memory();
+            s.exec(&format!("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); SELECT crsql_as_crr('t', '{capture}')"));
+            s.exec("CREATE TRIGGER z AFTER INSERT ON t BEGIN UPDATE t SET b = NEW.b || 'x' WHERE id = NEW.id; END");
+            s.exec(&format!("{again}; INSERT INTO t VALUES(1, 6, 0)"));
+            assert_eq!(
+                s.rows("SELECT cid, val, col_version, cl FROM crsql_changes"),
+                ["'a'|6|1|1", "'b'|'0x'|2|1"],
+                "{capture} {again}"
+            );
+        }
+    }
+}
