@@ -91,7 +91,7 @@ impl Session {
             }
             self.db.exec(SCHEMA)?;
             self.db.exec(&format!(
-                "INSERT OR IGNORE INTO main.crsql_master VALUES('crsqlite_version', 150000), \
+                "INSERT OR IGNORE INTO main.crsql_master VALUES('crsqlite_version', 160300), \
                  ('starling.format', {FORMAT}), ('starling.least_reader', {FORMAT}), ('starling.least_writer', {FORMAT}), \
                  ('file_id', {})",
                 (self.token() as u32) & FILE_ID_MASK
