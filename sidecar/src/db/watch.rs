@@ -301,6 +301,10 @@ impl Worker {
         }
         snapshot.end().map_err(text)?;
         self.seen = db_version;
+        // Once the other figures are known, too.
+        if self.figures.db_version > 0 {
+            self.tell_figures(Figures { db_version, ..self.figures });
+        }
         if schema != self.schema_version {
             // At the start too: tables may have been rebuilt while no sidecar ran.
             self.schema_version = schema;
@@ -328,6 +332,14 @@ impl Worker {
         self.save();
     }
 
+    /// `status` shows a version as soon as its commit was noticed.
+    fn tell_figures(&mut self, figures: Figures) {
+        if figures != self.figures {
+            self.figures = figures;
+            self.tell(StoreEvent::Figures(figures));
+        }
+    }
+
     fn read_figures(&mut self) -> Result<(), String> {
         let text = |e: rusqlite::Error| e.to_string();
         let site: Vec<u8> = self
@@ -347,10 +359,7 @@ impl Worker {
         }
         let aside = read_version(&self.conn, "SELECT starling_aside()").map_err(text)?;
         let figures = Figures { db_version: self.seen, aside };
-        if figures != self.figures {
-            self.figures = figures;
-            self.tell(StoreEvent::Figures(figures));
-        }
+        self.tell_figures(figures);
         let bytes = read_vector_bytes(&self.conn).map_err(text)?;
         if bytes != self.vector {
             let vector = Vector::decode(&bytes).map_err(|e| e.to_string())?;
