@@ -232,6 +232,8 @@ impl Session {
         if let Some(table) = self.table(id)? {
             let before = Before::Table(Rc::clone(&window.before));
             let shown = self.show_complete(&table, &before)?;
+            // What triggers of the application made of that.
+            self.flush()?;
             self.log_never_written(&table, &window.before.info)?;
             self.log_bare(&table, &window.before)?;
             if rebuilt {

@@ -329,7 +329,7 @@ impl Session {
             Err(e) if failed_in_place(&e) && self.row_exists(table, key)? => 0,
             other => other?,
         };
-        if seen != 1 {
+        if seen != 1 || !self.is_as_inserted(table, key, cells)? {
             self.force_anew(table, key, cells)?;
         }
         Ok(())
@@ -382,8 +382,9 @@ impl Session {
             }
             other => other?,
         };
-        if seen > 1 {
-            let cells: Vec<(usize, ValueRef<'_>)> = values.iter().enumerate().map(|(i, v)| (i, v.value())).collect();
+        let cells = || values.iter().enumerate().map(|(i, v)| (i, v.value())).collect::<Vec<(usize, ValueRef<'_>)>>();
+        if seen > 1 || (seen == 1 && self.has_user_triggers(table)? && !self.row_has(table, key, &cells())?) {
+            let cells = cells();
             self.force(table, key, &cells)?;
         }
         Ok(seen > 0)

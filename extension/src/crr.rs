@@ -65,6 +65,7 @@ impl Session {
         if active.is_some() && !armed {
             self.rearm(info.clone())?;
         }
+        let former = if active.is_none() { former.or(self.let_go_with_another_key(info)?) } else { former };
         let known = self.register(info)?;
         former.map_or(Ok(()), |former| self.note_former(info.id, former))?;
         let before = self.before_now(info.id)?;
@@ -82,6 +83,17 @@ impl Session {
         self.adopt_order(&info.name)?;
         // What has arrived for it and waits can be merged now.
         self.retry_aside().map(drop)
+    }
+
+    /// A table of this name that was let go, and whose key was another one, stays archived under no name; its id.
+    fn let_go_with_another_key(&self, info: &TableInfo) -> Result<Option<u32>> {
+        let Some((id, _)) = self.id_of(&info.name)? else { return Ok(None) };
+        if self.has_key_of(id, info)? {
+            return Ok(None);
+        }
+        self.write_name(id, &format!("\u{1}{id}"))?;
+        self.forget_catalog();
+        Ok(Some(id))
     }
 
     /// Turns a CRR back into a plain table; one that is plain is left as it is. Its metadata is archived, so that a later

@@ -40,6 +40,12 @@ impl Session {
         self.run_cells(table, key, RowWrite::Update, &wrong)
     }
 
+    /// Whether the one touch that an insert was told by is its own: a BEFORE trigger of the application may have inserted that very
+    /// key, so that the insert itself came to nothing.
+    pub(crate) fn is_as_inserted(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<bool> {
+        Ok(!self.has_user_triggers(table)? || self.row_has(table, key, cells)?)
+    }
+
     /// Makes the row be there with these cells and its defaults, whatever triggers say.
     pub(crate) fn force_anew(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
         self.without_triggers(|| {

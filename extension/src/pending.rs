@@ -167,7 +167,8 @@ impl Session {
             if !clock.is_alive() || is_visible(&table, &clock) {
                 continue;
             }
-            let reason = why_hidden(&table, &clock);
+            let refused = self.refused_keys(id)?.contains(&key);
+            let reason = why_hidden(&table, &clock, refused);
             for (site, version) in self.writers(&table, &key, &clock)? {
                 let waiting = Waiting { table: table.info.name.clone(), reason: reason.clone(), site, version };
                 *pending.entry(waiting).or_insert(0) += 1;
@@ -197,9 +198,9 @@ impl Session {
     }
 }
 
-fn why_hidden(table: &Table, clock: &RowClock) -> String {
+fn why_hidden(table: &Table, clock: &RowClock, refused: bool) -> String {
     if !clock.born {
-        return if clock.based { REFUSED } else { UNBORN }.to_string();
+        return if refused { REFUSED } else { UNBORN }.to_string();
     }
     let absent = table.info.columns.iter().find(|c| c.required && clock.version_of(c.id) == 0);
     let name = absent.map_or("", |c| c.name.as_str());

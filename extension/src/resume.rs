@@ -108,7 +108,11 @@ impl Session {
             return self.set_standing(id, Standing::Missing);
         };
         if self.is_armed(&info)? {
-            return Ok(());
+            // Files of builds that noted nothing.
+            return match self.table(id)? {
+                Some(table) if !self.has_noted_needs(id)? => self.note_needs(&table.info),
+                _ => Ok(()),
+            };
         }
         if !self.has_key_of(id, &info)? {
             return self.begin_anew(id, &info);
@@ -150,7 +154,7 @@ impl Session {
     }
 
     /// Whether a table has as many key columns as the catalogue knows, and of the same types, where these were noted.
-    fn has_key_of(&self, id: u32, info: &TableInfo) -> Result<bool> {
+    pub fn has_key_of(&self, id: u32, info: &TableInfo) -> Result<bool> {
         if self.noted_key(id)?.is_some_and(|types| types != types_of_key(info)) {
             return Ok(false);
         }
@@ -192,6 +196,7 @@ impl Session {
         self.keep_order(&info)?;
         let Some(table) = self.table(info.id)? else { return Ok(()) };
         self.show_complete(&table, &before)?;
+        self.flush()?;
         if renames.is_some() {
             self.log_grown(&table, &born)
         } else {

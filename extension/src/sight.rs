@@ -21,22 +21,31 @@ use std::rc::Rc;
 pub enum Before {
     /// Rows that this table showed: an alter window has it.
     Table(Rc<Table>),
-    /// Rows that lacked none of these columns.
-    Demanded(Vec<u32>),
-    /// Nobody noted it: rows of which no value is kept aside.
-    Unknown(BTreeSet<Vec<u8>>),
+    /// Rows that lacked none of these columns, where that was noted.
+    Noted {
+        /// The columns that demanded a value.
+        demanded: Option<Vec<u32>>,
+        /// Keys of rows of which something is kept aside.
+        kept: BTreeSet<Vec<u8>>,
+    },
 }
+
+/// The column under which it is noted that a row was refused: none has this id.
+const REFUSED: u32 = 0;
 
 impl Before {
     /// Whether the table showed the row. `clock` is as it is stored.
     pub fn showed(&self, table: &Table, key: &[u8], clock: &RowClock) -> bool {
         match self {
             Self::Table(before) => is_visible(before, &listed(before, key, clock)),
-            Self::Demanded(columns) => {
-                let clock = listed(table, key, clock);
-                clock.is_alive() && clock.born && columns.iter().all(|id| clock.version_of(*id) > 0)
+            Self::Noted { demanded, kept } => {
+                let written = clock.base_version > 0 || clock.cells.iter().any(|cell| cell.version > 0);
+                let now = listed(table, key, clock);
+                let complete = demanded.as_ref().map(|ids| ids.iter().all(|id| now.version_of(*id) > 0));
+                // A row that waits has its values kept aside, if it has any.
+                let there = !kept.contains(key) && (written || table.column_ids.is_empty());
+                now.is_alive() && now.born && (complete == Some(true) || there)
             }
-            Self::Unknown(waiting) => !waiting.contains(key) && is_visible(table, &listed(table, key, clock)),
         }
     }
 }
@@ -53,11 +62,16 @@ impl Session {
     pub fn before_now(&self, id: u32) -> Result<Before> {
         let mut get = self.fixed("SELECT value FROM main.crsql_master WHERE key = 'needs.' || ?1")?;
         get.bind_int(1, i64::from(id))?;
-        if get.step()? {
-            let ids = schema::text(get.column_text(0));
-            return Ok(Before::Demanded(ids.split(',').filter_map(|id| id.parse().ok()).collect()));
-        }
-        Ok(Before::Unknown(self.keys_kept_aside(id)?))
+        let ids = if get.step()? { Some(schema::text(get.column_text(0))) } else { None };
+        let demanded = ids.map(|ids| ids.split(',').filter_map(|id| id.parse().ok()).collect());
+        Ok(Before::Noted { demanded, kept: self.keys_kept_aside(id)? })
+    }
+
+    /// Whether it was noted which columns demand a value.
+    pub fn has_noted_needs(&self, id: u32) -> Result<bool> {
+        let mut get = self.fixed("SELECT 1 FROM main.crsql_master WHERE key = 'needs.' || ?1")?;
+        get.bind_int(1, i64::from(id))?;
+        get.step()
     }
 
     /// Notes which columns of a table demand a value.
@@ -73,9 +87,10 @@ impl Session {
     /// goes on waiting, as one that is not born.
     pub fn show_complete(&self, table: &Table, before: &Before) -> Result<BTreeSet<Vec<u8>>> {
         let mut complete: Vec<(Vec<u8>, RowClock)> = Vec::new();
+        let refused = self.refused_keys(table.info.id)?;
         self.each_clock(table, &mut |key, clock| {
             let mut now = listed(table, key, clock);
-            now.born |= now.based;
+            now.born |= refused.contains(key);
             if is_visible(table, &now) && !before.showed(table, key, clock) {
                 complete.push((key.to_vec(), now));
             }
@@ -87,7 +102,10 @@ impl Session {
             }
             clock.born = match self.show(table, &key, &clock) {
                 Ok(()) => true,
-                Err(e) if is_the_rows(&e) && self.tx.borrow().active => false,
+                Err(e) if is_the_rows(&e) && self.tx.borrow().active => {
+                    self.hide_value(table, &key, REFUSED, ValueRef::Null)?;
+                    false
+                }
                 Err(e) => return Err(e),
             };
             self.put_clock(table, &key, &clock)?;
@@ -120,7 +138,16 @@ impl Session {
     }
 
     fn keys_kept_aside(&self, id: u32) -> Result<BTreeSet<Vec<u8>>> {
-        let mut all = self.fixed("SELECT DISTINCT key FROM main.crsql_hidden WHERE table_id = ?1")?;
+        self.keys_where("SELECT DISTINCT key FROM main.crsql_hidden WHERE table_id = ?1", id)
+    }
+
+    /// Rows that a constraint refused when they could be shown.
+    pub fn refused_keys(&self, id: u32) -> Result<BTreeSet<Vec<u8>>> {
+        self.keys_where("SELECT key FROM main.crsql_hidden WHERE table_id = ?1 AND column_id = 0", id)
+    }
+
+    fn keys_where(&self, sql: &'static str, id: u32) -> Result<BTreeSet<Vec<u8>>> {
+        let mut all = self.fixed(sql)?;
         all.bind_int(1, i64::from(id))?;
         let mut keys = BTreeSet::new();
         while all.step()? {

@@ -142,8 +142,8 @@ struct State<'a> {
     generation: Option<u32>,
     /// The table showed no row although the clock is alive: the first insert is its first sight here.
     hidden: bool,
-    /// Something tells of a delete.
-    deleted: bool,
+    /// How many inserts wrote over a row that was there, without a word of it: more than the deletes and what is left explain.
+    surplus: u64,
     /// The clock was there before (or stands for a pristine row), so its versions count on.
     new_lifetime: bool,
     /// REPLACE wrote every cell once more.
@@ -173,6 +173,14 @@ impl<'a> State<'a> {
             // Alive before, unless the touches made it: exists = alive + inserts − deletes.
             u64::from(before.exists) + deletes > inserts
         };
+        let was_alive = u64::from(before.clock.map_or(alive, RowClock::is_alive));
+        let surplus = match (deletes, replaced) {
+            // Out of sight, or what took its place did so without a word.
+            (0, _) => inserts,
+            // Which REPLACE wrote over a row nobody knows.
+            (_, true) => 0,
+            _ => (was_alive + inserts).saturating_sub(deletes + u64::from(before.exists)),
+        };
         let clock = match before.clock {
             Some(clock) => clock.clone(),
             None if alive => before.pristine.clone(),
@@ -183,7 +191,7 @@ impl<'a> State<'a> {
             pristine: before.pristine,
             generation: before.generation,
             hidden: before.hidden,
-            deleted: deletes > 0,
+            surplus,
             new_lifetime: false,
             bumps: 0,
             overwritten: Vec::new(),
@@ -226,9 +234,10 @@ impl<'a> State<'a> {
             self.clock = self.pristine.clone();
         }
         let hidden = core::mem::take(&mut self.hidden);
-        if self.clock.is_alive() && (replace || hidden || !self.deleted) {
-            // cl stays; every cell is written once more. Where nothing tells of a delete the row was out of sight, or what took its
-            // place did so without a word.
+        let silent = self.clock.is_alive() && !replace && !hidden && self.surplus > 0;
+        self.surplus -= u64::from(silent);
+        if self.clock.is_alive() && (replace || hidden || silent) {
+            // cl stays; every cell is written once more.
             self.bumps += 1;
             self.overwritten.extend(self.writes.iter().map(|(position, n, _)| (*position, *n)));
         } else {

@@ -75,3 +75,22 @@ fn nodes_that_never_agreed_in_the_type_of_a_key_merge_what_they_call_the_same() 
     a.pull(&b);
     assert_eq!(a.rows("SELECT * FROM g"), ["1|'from b'"]);
 }
+
+#[test]
+fn a_table_that_was_let_go_and_got_another_key_begins_anew_when_it_is_taken_up_again() {
+    for (key, columns) in
+        [("id TEXT NOT NULL PRIMARY KEY, a", "id, a"), ("id INTEGER NOT NULL, a NOT NULL, PRIMARY KEY(id, a)", "id, a")]
+    {
+        let (a, b) = (site("INTEGER"), site("INTEGER"));
+        a.exec("INSERT INTO g VALUES(4, 'q'); UPDATE g SET a = 'r'");
+        b.pull(&a);
+        for s in [&a, &b] {
+            s.exec(&format!(
+                "SELECT crsql_as_table('g'); CREATE TABLE n({key}); INSERT INTO n SELECT {columns} FROM g"
+            ));
+            s.exec("DROP TABLE g; ALTER TABLE n RENAME TO g; SELECT crsql_as_crr('g')");
+        }
+        end_equal(&a, &b);
+        assert_eq!(b.rows("SELECT count(DISTINCT pk), max(cl) FROM crsql_changes"), ["1|1"], "{key}");
+    }
+}

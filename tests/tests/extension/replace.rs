@@ -134,3 +134,33 @@ fn triggers_of_either_capture_come_first_again_when_they_are_asked_to() {
         }
     }
 }
+
+#[test]
+fn inserts_that_write_over_a_row_in_silence_are_counted_also_beside_a_delete() {
+    let s = Site::memory();
+    s.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    s.exec(
+        "CREATE TRIGGER u BEFORE INSERT ON t WHEN NEW.v = 'x' BEGIN INSERT OR IGNORE INTO t VALUES(NEW.id, 'b'); END",
+    );
+    s.exec("SELECT crsql_as_crr('t', 'exact'); BEGIN; REPLACE INTO t VALUES(1, 'x'); DELETE FROM t; INSERT INTO t VALUES(1, 'y'); COMMIT");
+    assert_eq!(s.rows("SELECT DISTINCT cl FROM crsql_changes"), ["3"]);
+    ledger::check(&s);
+}
+
+#[test]
+fn a_users_trigger_that_inserts_the_merged_key_first_does_not_keep_the_merge_out() {
+    let make = || {
+        let s = Site::memory();
+        s.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)");
+        s.exec("CREATE TRIGGER u BEFORE INSERT ON t BEGIN INSERT OR IGNORE INTO t VALUES(NEW.id, 'pre', 5); END");
+        s.exec("SELECT crsql_as_crr('t')");
+        s
+    };
+    let (a, b, nine) = (make(), make(), make());
+    a.exec("REPLACE INTO t VALUES(1, 9, 9)");
+    b.pull(&a);
+    nine.pull_nine(&a, |_| ());
+    for s in [&b, &nine] {
+        assert_eq!((s.rows("SELECT * FROM t"), s.changes()), (a.rows("SELECT * FROM t"), a.changes()));
+    }
+}

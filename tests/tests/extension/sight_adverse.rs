@@ -164,3 +164,67 @@ fn i1_a_row_whose_only_cell_goes_with_its_column_is_told_of_where_others_are_lef
         assert_eq!(newcomer.rows("SELECT id, a FROM t"), ["5|NULL"], "{change}");
     }
 }
+
+/// As a file of a build that noted nothing.
+fn forget_notes(s: &Site) {
+    s.exec("DELETE FROM crsql_master WHERE key LIKE 'needs.%' OR key LIKE 'key.%'");
+}
+
+#[test]
+fn a_row_that_waits_without_any_value_is_shown_also_where_nothing_was_noted() {
+    for way in WAYS {
+        for noted in [true, false] {
+            let make = || Site::memory().with(&[("t", DEMANDING)]);
+            let (a, b) = (make(), make());
+            for s in [&a, &b] {
+                s.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(5), '-1', NULL, 3, 1, x'0b', 3, 0)");
+                if !noted {
+                    forget_notes(s);
+                }
+                by(way, s, &rebuild("id INTEGER PRIMARY KEY, a, b", "id, a, b", "1"));
+                assert_eq!(s.rows("SELECT * FROM t"), ["5|NULL|NULL"], "{way} {noted}");
+            }
+            end_equal(&a, &b);
+        }
+    }
+}
+
+#[test]
+fn a_row_that_a_rebuild_leaves_out_is_deleted_also_where_nothing_was_noted() {
+    for way in ["outside", "let go"] {
+        let make = || Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)")]);
+        let (a, b) = (make(), make());
+        a.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(5), 'b', 1, 1, 1, x'0b', 1, 0)");
+        b.pull(&a);
+        forget_notes(&a);
+        by(way, &a, &rebuild("id INTEGER PRIMARY KEY, a NOT NULL, b", "id, b", "0"));
+        for _ in 0..2 {
+            b.pull(&a);
+            a.pull(&b);
+        }
+        assert_eq!((a.rows("SELECT * FROM t"), b.rows("SELECT * FROM t")), (vec![], vec![]), "{way}");
+    }
+}
+
+#[test]
+fn a_row_without_a_base_that_a_constraint_refused_is_shown_once_that_is_lifted() {
+    for nine in ["'a', 'x', 1, 1, x'0b', 1, 0", "'-1', NULL, 3, 1, x'0b', 3, 0"] {
+        let s = Site::memory().with(&[("t", DEMANDING)]);
+        s.exec(&format!("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(5), {nine})"));
+        s.exec("CREATE TRIGGER no BEFORE INSERT ON t WHEN NEW.id = 5 BEGIN SELECT RAISE(ABORT, 'not here'); END");
+        window(
+            &s,
+            &format!(
+                "{}; CREATE TRIGGER no BEFORE INSERT ON t WHEN NEW.id = 5 BEGIN SELECT RAISE(ABORT, 'not here'); END",
+                rebuild("id INTEGER PRIMARY KEY, a, b", "id, a, b", "1")
+            ),
+        );
+        let waits =
+            "SELECT (SELECT count(*) FROM t), max(instr(reason, 'a constraint refused the row')) FROM crsql_pending";
+        assert_eq!(s.rows(waits), ["0|1"], "{nine}");
+        s.exec("DROP TRIGGER no; SELECT starling_resume()");
+        assert_eq!(s.rows("SELECT id FROM t"), ["5"], "{nine}");
+        let newcomer = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)")]);
+        end_equal(&newcomer, &s);
+    }
+}
