@@ -215,7 +215,8 @@ impl Session {
         let rebuilt = !self.captures_window(&info)?;
         let now = Now::read(self, window, &info, rebuilt)?;
         let replaced = if rebuilt { Vec::new() } else { now.replaced(window) };
-        match now.exchanged(window, &info).filter(|_| !replaced.is_empty()) {
+        let exchanged = if replaced.is_empty() { None } else { now.exchanged(window, &info) };
+        match exchanged {
             Some(renames) => self.rename_columns(id, &renames)?,
             None => {
                 self.rename_columns(id, &now.renames(window, &info, rebuilt))?;

@@ -382,10 +382,11 @@ impl Session {
             }
             other => other?,
         };
-        let cells = || values.iter().enumerate().map(|(i, v)| (i, v.value())).collect::<Vec<(usize, ValueRef<'_>)>>();
-        if seen > 1 || (seen == 1 && self.has_user_triggers(table)? && !self.row_has(table, key, &cells())?) {
-            let cells = cells();
-            self.force(table, key, &cells)?;
+        if seen > 1 || (seen == 1 && self.has_user_triggers(table)?) {
+            let cells: Vec<(usize, ValueRef<'_>)> = values.iter().enumerate().map(|(i, v)| (i, v.value())).collect();
+            if seen > 1 || !self.row_has(table, key, &cells)? {
+                self.force(table, key, &cells)?;
+            }
         }
         Ok(seen > 0)
     }

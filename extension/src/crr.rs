@@ -67,7 +67,7 @@ impl Session {
         }
         let former = if active.is_none() { former.or(self.let_go_with_another_key(info)?) } else { former };
         let known = self.register(info)?;
-        former.map_or(Ok(()), |former| self.note_former(info.id, former))?;
+        former.map_or(Ok(()), |former| self.set_table_note("anew", info.id, &former.to_string()))?;
         let before = self.before_now(info.id)?;
         self.arm_as(info, capture)?;
         if active.is_some() {

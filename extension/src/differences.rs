@@ -114,14 +114,28 @@ impl Session {
             return Ok(());
         }
         let columns: Vec<&Column> = grown.iter().map(|(_, c)| *c).collect();
-        let mut select = self.db.prepare_transient(&sqlgen::select_not_default(&table.info, &columns))?;
-        let mut bytes = Vec::new();
+        let select = self.db.prepare_transient(&sqlgen::select_not_default(&table.info, &columns))?;
+        let columns: Vec<(usize, u32)> = grown.iter().map(|(position, column)| (*position, column.id)).collect();
+        let keys = table.info.keys.len();
+        self.log_unwritten(table, &columns, select, |row, i| row.column_int(keys + i) != 0)
+    }
+
+    /// Logs cells that were never written, of those columns (position and id) that are wanted of a row that `select` yields; a
+    /// row begins with its key.
+    pub fn log_unwritten(
+        &self,
+        table: &Table,
+        columns: &[(usize, u32)],
+        mut select: Stmt,
+        wanted: impl Fn(&Stmt, usize) -> bool,
+    ) -> Result<()> {
+        let mut key = Vec::new();
         while select.step()? {
-            key_in(&select, table, &mut bytes);
-            let clock = self.get_clock(table, &bytes)?.unwrap_or_else(|| table.pristine(&bytes));
-            for (i, (position, column)) in grown.iter().enumerate() {
-                if select.column_int(table.info.keys.len() + i) != 0 && clock.version_of(column.id) == 0 {
-                    self.note(table, written_cell(*position), &bytes)?;
+            key_in(&select, table, &mut key);
+            let clock = self.get_clock(table, &key)?.unwrap_or_else(|| table.pristine(&key));
+            for (i, (position, id)) in columns.iter().enumerate() {
+                if wanted(&select, i) && clock.version_of(*id) == 0 {
+                    self.log_cell(table, *position, &key)?;
                 }
             }
         }

@@ -40,6 +40,7 @@ mod meta;
 mod names;
 mod nine;
 mod no_rows;
+mod notes;
 mod outlived;
 mod overrule;
 

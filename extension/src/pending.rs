@@ -167,8 +167,7 @@ impl Session {
             if !clock.is_alive() || is_visible(&table, &clock) {
                 continue;
             }
-            let refused = self.refused_keys(id)?.contains(&key);
-            let reason = why_hidden(&table, &clock, refused);
+            let reason = why_hidden(&table, &clock, self.was_refused(id, &key)?);
             for (site, version) in self.writers(&table, &key, &clock)? {
                 let waiting = Waiting { table: table.info.name.clone(), reason: reason.clone(), site, version };
                 *pending.entry(waiting).or_insert(0) += 1;

@@ -43,10 +43,8 @@ impl Capture {
 impl Session {
     /// The way of capture of a table.
     pub fn capture_of(&self, table: u32) -> Result<Capture> {
-        let mut find = self.db.prepare_transient("SELECT value FROM main.crsql_master WHERE key = 'capture.' || ?1")?;
-        find.bind_int(1, i64::from(table))?;
-        let named = if find.step()? { Capture::named(&schema::text(find.column_text(0))) } else { None };
-        Ok(named.unwrap_or_default())
+        let name = self.table_note("capture", table)?;
+        Ok(name.and_then(|name| Capture::named(&name)).unwrap_or_default())
     }
 
     /// The tables whose way of capture is an inbox.
@@ -63,13 +61,10 @@ impl Session {
     }
 
     fn set_capture(&self, table: u32, capture: Capture) -> Result<()> {
-        self.db.exec(&match capture {
-            Capture::Native => format!("DELETE FROM main.crsql_master WHERE key = 'capture.{table}'"),
-            Capture::Exact | Capture::Portable => format!(
-                "INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('capture.{table}', '{}')",
-                capture.name()
-            ),
-        })
+        match capture {
+            Capture::Native => self.drop_table_note("capture", table),
+            Capture::Exact | Capture::Portable => self.set_table_note("capture", table, capture.name()),
+        }
     }
 
     /// A table with what its way of capture asks of its triggers, and where they write.

@@ -108,11 +108,11 @@ impl Session {
             return self.set_standing(id, Standing::Missing);
         };
         if self.is_armed(&info)? {
-            // Files of builds that noted nothing.
-            return match self.table(id)? {
-                Some(table) if !self.has_noted_needs(id)? => self.note_needs(&table.info),
-                _ => Ok(()),
-            };
+            if self.table_note("needs", id)?.is_some() {
+                return Ok(());
+            }
+            // A file of a build that noted nothing.
+            return self.table(id)?.map_or(Ok(()), |table| self.note_needs(&table.info));
         }
         if !self.has_key_of(id, &info)? {
             return self.begin_anew(id, &info);
@@ -122,40 +122,17 @@ impl Session {
 
     /// Notes what types the key columns of a table have, so that another key of as many columns is known for what it is.
     pub fn note_key(&self, id: u32, info: &TableInfo) -> Result<()> {
-        let types = types_of_key(info);
-        if self.noted_key(id)?.as_deref() == Some(&types) {
-            return Ok(());
-        }
-        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('key.' || ?1, ?2)")?;
-        set.bind_int(1, i64::from(id))?;
-        set.bind_text(2, &types)?;
-        set.execute()
-    }
-
-    fn noted_key(&self, id: u32) -> Result<Option<String>> {
-        let mut get = self.fixed("SELECT value FROM main.crsql_master WHERE key = 'key.' || ?1")?;
-        get.bind_int(1, i64::from(id))?;
-        Ok(if get.step()? { Some(schema::text(get.column_text(0))) } else { None })
-    }
-
-    /// Notes that a table took the place of one that had another key.
-    pub fn note_former(&self, id: u32, former: u32) -> Result<()> {
-        let mut note = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('anew.' || ?1, ?2)")?;
-        note.bind_int(1, i64::from(id))?;
-        note.bind_int(2, i64::from(former))?;
-        note.execute()
+        self.set_table_note("key", id, &types_of_key(info))
     }
 
     /// Whether a table took the place of one that had another key.
     pub fn began_anew(&self, id: u32) -> Result<bool> {
-        let mut get = self.fixed("SELECT 1 FROM main.crsql_master WHERE key = 'anew.' || ?1")?;
-        get.bind_int(1, i64::from(id))?;
-        get.step()
+        Ok(self.table_note("anew", id)?.is_some())
     }
 
     /// Whether a table has as many key columns as the catalogue knows, and of the same types, where these were noted.
     pub fn has_key_of(&self, id: u32, info: &TableInfo) -> Result<bool> {
-        if self.noted_key(id)?.is_some_and(|types| types != types_of_key(info)) {
+        if self.table_note("key", id)?.is_some_and(|types| types != types_of_key(info)) {
             return Ok(false);
         }
         let mut count =

@@ -6,7 +6,6 @@
 
 use crate::apply::is_visible;
 use crate::catalog::Table;
-use crate::differences::key_in;
 use crate::merge::is_the_rows;
 use crate::schema::{self, TableInfo};
 use crate::session::Session;
@@ -60,27 +59,15 @@ impl Session {
     /// What is in sight of a table as its triggers stand, for a time when its columns have changed. To be asked for before they
     /// are made anew.
     pub fn before_now(&self, id: u32) -> Result<Before> {
-        let mut get = self.fixed("SELECT value FROM main.crsql_master WHERE key = 'needs.' || ?1")?;
-        get.bind_int(1, i64::from(id))?;
-        let ids = if get.step()? { Some(schema::text(get.column_text(0))) } else { None };
-        let demanded = ids.map(|ids| ids.split(',').filter_map(|id| id.parse().ok()).collect());
+        let demanded = self.table_note("needs", id)?;
+        let demanded = demanded.map(|ids| ids.split(',').filter_map(|id| id.parse().ok()).collect());
         Ok(Before::Noted { demanded, kept: self.keys_kept_aside(id)? })
-    }
-
-    /// Whether it was noted which columns demand a value.
-    pub fn has_noted_needs(&self, id: u32) -> Result<bool> {
-        let mut get = self.fixed("SELECT 1 FROM main.crsql_master WHERE key = 'needs.' || ?1")?;
-        get.bind_int(1, i64::from(id))?;
-        get.step()
     }
 
     /// Notes which columns of a table demand a value.
     pub fn note_needs(&self, info: &TableInfo) -> Result<()> {
         let ids: Vec<String> = info.columns.iter().filter(|c| c.required).map(|c| c.id.to_string()).collect();
-        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('needs.' || ?1, ?2)")?;
-        set.bind_int(1, i64::from(info.id))?;
-        set.bind_text(2, ids.join(","))?;
-        set.execute()
+        self.set_table_note("needs", info.id, &ids.join(","))
     }
 
     /// Shows the rows that are complete by their clocks and were not before. Returns their keys. A row that a constraint refuses
@@ -141,8 +128,17 @@ impl Session {
         self.keys_where("SELECT DISTINCT key FROM main.crsql_hidden WHERE table_id = ?1", id)
     }
 
+    /// Whether a constraint refused a row when it could be shown.
+    pub fn was_refused(&self, id: u32, key: &[u8]) -> Result<bool> {
+        let mut any =
+            self.fixed("SELECT 1 FROM main.crsql_hidden WHERE table_id = ?1 AND key = ?2 AND column_id = 0")?;
+        any.bind_int(1, i64::from(id))?;
+        any.bind_blob(2, key)?;
+        any.step()
+    }
+
     /// Rows that a constraint refused when they could be shown.
-    pub fn refused_keys(&self, id: u32) -> Result<BTreeSet<Vec<u8>>> {
+    fn refused_keys(&self, id: u32) -> Result<BTreeSet<Vec<u8>>> {
         self.keys_where("SELECT key FROM main.crsql_hidden WHERE table_id = ?1 AND column_id = 0", id)
     }
 
@@ -185,19 +181,8 @@ impl Session {
         if columns.is_empty() {
             return Ok(());
         }
-        let mut select = self.db.prepare_transient(&sqlgen::select_keys(&table.info))?;
-        let mut key = Vec::new();
-        while select.step()? {
-            key_in(&select, table, &mut key);
-            let clock = self.get_clock(table, &key)?.unwrap_or_else(|| table.pristine(&key));
-            for (position, id) in &columns {
-                if clock.version_of(*id) == 0 {
-                    self.log_cell(table, *position, &key)?;
-                }
-            }
-        }
-        drop(select);
-        self.flush()
+        let select = self.db.prepare_transient(&sqlgen::select_keys(&table.info))?;
+        self.log_unwritten(table, &columns, select, |_, _| true)
     }
 }
 

@@ -123,3 +123,17 @@ fn internal(pk: &[u8]) -> Vec<u8> {
     starling_crdt::key::encode(values, &mut out);
     out
 }
+
+/// Exchanges changes both ways until nothing is left to be exchanged; both must hold the same rows of a table and the same
+/// changes then, and keep I1 and I2.
+pub fn end_equal(a: &Site, b: &Site, table: &str) {
+    for _ in 0..3 {
+        a.pull(b);
+        b.pull(a);
+    }
+    let rows = |site: &Site| site.rows(&format!("SELECT * FROM {table} ORDER BY 1"));
+    assert_eq!(rows(a), rows(b));
+    assert_eq!(a.changes(), b.changes());
+    check(a);
+    check(b);
+}

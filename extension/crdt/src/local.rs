@@ -234,9 +234,9 @@ impl<'a> State<'a> {
             self.clock = self.pristine.clone();
         }
         let hidden = core::mem::take(&mut self.hidden);
-        let silent = self.clock.is_alive() && !replace && !hidden && self.surplus > 0;
-        self.surplus -= u64::from(silent);
-        if self.clock.is_alive() && (replace || hidden || silent) {
+        let explained = replace || hidden;
+        if self.clock.is_alive() && (explained || self.surplus > 0) {
+            self.surplus -= u64::from(!explained);
             // cl stays; every cell is written once more.
             self.bumps += 1;
             self.overwritten.extend(self.writes.iter().map(|(position, n, _)| (*position, *n)));

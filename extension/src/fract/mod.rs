@@ -200,19 +200,7 @@ impl Session {
         let id = |name: &String| info.keys.iter().chain(&info.columns).find(|c| c.name == *name).map_or(0, |c| c.id);
         let ids: Vec<String> = std::iter::once(&list.order).chain(&list.lists).map(|n| id(n).to_string()).collect();
         let ids = ids.join(",");
-        let key = format!("fract.{}", info.id);
-        let mut same = self.db.prepare_transient("SELECT 1 FROM main.crsql_master WHERE key = ?1 AND value = ?2")?;
-        same.bind_text(1, &key)?;
-        same.bind_text(2, &ids)?;
-        if same.step()? {
-            return Ok(());
-        }
-        drop(same);
-        let mut put =
-            self.db.prepare_transient("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES(?1, ?2)")?;
-        put.bind_text(1, &key)?;
-        put.bind_text(2, &ids)?;
-        put.execute()
+        self.set_table_note("fract", info.id, &ids)
     }
 
     /// Notes the columns of a list that is no CRR, by name, for the day when it becomes one.
@@ -282,9 +270,7 @@ impl Session {
             return Ok(());
         }
         self.uninstall(name)?;
-        let mut drop = self.db.prepare_transient("DELETE FROM main.crsql_master WHERE key = ?1")?;
-        drop.bind_text(1, format!("fract.{id}"))?;
-        drop.execute()
+        self.drop_table_note("fract", id)
     }
 
     /// The columns that make a table an ordered list, by the names that they had when it was last looked at; empty where it is
@@ -307,12 +293,7 @@ impl Session {
     }
 
     fn remembered_order(&self, id: u32) -> Result<Option<Vec<u32>>> {
-        let mut find = self.db.prepare_transient("SELECT value FROM main.crsql_master WHERE key = ?1")?;
-        find.bind_text(1, format!("fract.{id}"))?;
-        if !find.step()? {
-            return Ok(None);
-        }
-        let text = crate::schema::text(find.column_text(0));
-        Ok(Some(text.split(',').map(|id| id.parse().unwrap_or(0)).collect()))
+        let ids = self.table_note("fract", id)?;
+        Ok(ids.map(|ids| ids.split(',').map(|id| id.parse().unwrap_or(0)).collect()))
     }
 }

@@ -1,7 +1,7 @@
 //! A table that gets another primary key of as many columns: what was told of rows under former keys is not taken for word of
 //! those of now.
 
-use starling_tests::ledger;
+use starling_tests::ledger::end_equal;
 use starling_tests::site::Site;
 
 fn site(key: &str) -> Site {
@@ -20,17 +20,6 @@ fn rekey(s: &Site, key: &str, window: bool) {
     }
 }
 
-fn end_equal(a: &Site, b: &Site) {
-    for _ in 0..3 {
-        a.pull(b);
-        b.pull(a);
-    }
-    assert_eq!(a.rows("SELECT * FROM g ORDER BY 1"), b.rows("SELECT * FROM g ORDER BY 1"));
-    assert_eq!(a.changes(), b.changes());
-    ledger::check(a);
-    ledger::check(b);
-}
-
 #[test]
 fn rows_under_the_former_key_wait_where_the_key_has_another_type_already() {
     for (before, after) in [("INTEGER", "TEXT"), ("TEXT", "INTEGER")] {
@@ -43,7 +32,7 @@ fn rows_under_the_former_key_wait_where_the_key_has_another_type_already() {
             assert_eq!(b.rows("SELECT DISTINCT reason FROM crsql_pending"), ["'its key has another type here'"]);
             a.exec("UPDATE g SET a = 'new' WHERE id = 3");
             rekey(&a, after, window);
-            end_equal(&a, &b);
+            end_equal(&a, &b, "g");
             assert_eq!(b.rows("SELECT a FROM g"), ["'new'"], "{before} {after}");
         }
     }
@@ -58,9 +47,9 @@ fn a_key_of_another_type_begins_anew_without_a_window_too() {
     for s in [&a, &b] {
         rekey(s, "TEXT", false);
     }
-    end_equal(&a, &b);
+    end_equal(&a, &b, "g");
     a.exec("DELETE FROM g WHERE id = '2'");
-    end_equal(&a, &b);
+    end_equal(&a, &b, "g");
     // Each had announced what it had; the rest of the former table's rows is gone from sight.
     assert_eq!(b.rows("SELECT * FROM g"), ["'3'|'y'"]);
     assert_eq!(b.rows("SELECT DISTINCT substr(hex(pk), 1, 4) FROM crsql_changes"), ["'010B'"]);
@@ -90,7 +79,7 @@ fn a_table_that_was_let_go_and_got_another_key_begins_anew_when_it_is_taken_up_a
             ));
             s.exec("DROP TABLE g; ALTER TABLE n RENAME TO g; SELECT crsql_as_crr('g')");
         }
-        end_equal(&a, &b);
+        end_equal(&a, &b, "g");
         assert_eq!(b.rows("SELECT count(DISTINCT pk), max(cl) FROM crsql_changes"), ["1|1"], "{key}");
     }
 }

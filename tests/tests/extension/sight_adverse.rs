@@ -1,7 +1,7 @@
 //! Rows that wait for a value while other things happen: columns come, the key is inserted here, a constraint refuses the row, the
 //! table is let go, rows vanish in the same rebuild.
 
-use starling_tests::ledger;
+use starling_tests::ledger::{self, end_equal};
 use starling_tests::site::Site;
 
 const DEMANDING: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b NOT NULL)";
@@ -38,17 +38,6 @@ fn by(way: &str, s: &Site, sql: &str) {
 
 const WAYS: [&str; 3] = ["window", "outside", "let go"];
 
-fn end_equal(a: &Site, b: &Site) {
-    for _ in 0..3 {
-        a.pull(b);
-        b.pull(a);
-    }
-    assert_eq!(a.rows("SELECT * FROM t ORDER BY 1"), b.rows("SELECT * FROM t ORDER BY 1"));
-    assert_eq!(a.changes(), b.changes());
-    ledger::check(a);
-    ledger::check(b);
-}
-
 #[test]
 fn a_column_that_comes_while_a_row_waits_came_after_that_row() {
     for default in ["DEFAULT 'q'", "NOT NULL DEFAULT 'q'"] {
@@ -56,7 +45,7 @@ fn a_column_that_comes_while_a_row_waits_came_after_that_row() {
         window(&b, &format!("ALTER TABLE t ADD COLUMN c {default}"));
         window(&b, "ALTER TABLE t DROP COLUMN b");
         window(&a, &format!("ALTER TABLE t ADD COLUMN c {default}"));
-        end_equal(&a, &b);
+        end_equal(&a, &b, "t");
         assert_eq!(b.rows("SELECT * FROM t"), ["5|'x'|'q'"]);
     }
 }
@@ -82,7 +71,7 @@ fn what_waited_is_forgotten_when_the_row_is_inserted_here() {
     b.exec("SELECT crsql_as_table('t'); DELETE FROM t; SELECT crsql_as_crr('t')");
     assert_eq!(b.rows("SELECT cid, cl FROM crsql_changes"), ["'-1'|2"]);
     window(&b, "ALTER TABLE t DROP COLUMN b");
-    end_equal(&a, &b);
+    end_equal(&a, &b, "t");
     assert_eq!(a.rows("SELECT * FROM t"), [] as [&str; 0]);
 }
 
@@ -100,7 +89,7 @@ fn a_row_without_cells_that_was_deleted_while_nobody_looked_stays_deleted() {
             }
             b.pull(&a);
             by(way, &a, &rebuild(&format!("id INTEGER PRIMARY KEY{columns}"), "id", "0"));
-            end_equal(&a, &b);
+            end_equal(&a, &b, "t");
             assert_eq!(b.rows("SELECT * FROM t"), [] as [&str; 0], "{columns} {way}");
         }
     }
@@ -118,10 +107,10 @@ fn a_row_that_a_rebuild_leaves_out_is_deleted_whatever_the_columns_demand_now() 
             }
             b.pull(&a);
             by(way, &a, &rebuild("id INTEGER PRIMARY KEY, a, c TEXT NOT NULL", "id, a, c", "id <> 1"));
-            end_equal(&a, &b);
+            end_equal(&a, &b, "t");
             assert_eq!(b.rows("SELECT id, c FROM t"), ["2|'q'"], "{way} {edited}");
             window(&b, &rebuild("id INTEGER PRIMARY KEY, a, c TEXT NOT NULL", "id, a, c", "1"));
-            end_equal(&a, &b);
+            end_equal(&a, &b, "t");
         }
     }
 }
@@ -149,7 +138,7 @@ fn a_row_that_a_constraint_refuses_goes_on_waiting_and_blocks_no_migration() {
     window(&b, &rebuild(&columns(""), "id, a, b", "1"));
     window(&a, "ALTER TABLE t ADD COLUMN b");
     assert_eq!(b.rows("SELECT * FROM t"), ["5|'x'|NULL"]);
-    end_equal(&a, &b);
+    end_equal(&a, &b, "t");
 }
 
 #[test]
@@ -160,7 +149,7 @@ fn i1_a_row_whose_only_cell_goes_with_its_column_is_told_of_where_others_are_lef
         b.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(5), 'b', 1, 1, 1, x'0b', 1, 0)");
         window(&b, change);
         window(&newcomer, change);
-        end_equal(&newcomer, &b);
+        end_equal(&newcomer, &b, "t");
         assert_eq!(newcomer.rows("SELECT id, a FROM t"), ["5|NULL"], "{change}");
     }
 }
@@ -184,7 +173,7 @@ fn a_row_that_waits_without_any_value_is_shown_also_where_nothing_was_noted() {
                 by(way, s, &rebuild("id INTEGER PRIMARY KEY, a, b", "id, a, b", "1"));
                 assert_eq!(s.rows("SELECT * FROM t"), ["5|NULL|NULL"], "{way} {noted}");
             }
-            end_equal(&a, &b);
+            end_equal(&a, &b, "t");
         }
     }
 }
@@ -225,6 +214,6 @@ fn a_row_without_a_base_that_a_constraint_refused_is_shown_once_that_is_lifted()
         s.exec("DROP TRIGGER no; SELECT starling_resume()");
         assert_eq!(s.rows("SELECT id FROM t"), ["5"], "{nine}");
         let newcomer = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)")]);
-        end_equal(&newcomer, &s);
+        end_equal(&newcomer, &s, "t");
     }
 }

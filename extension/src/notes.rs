@@ -1,0 +1,31 @@
+//! What is noted of a table in `crsql_master`, as text under `<what>.<the table's id>`.
+
+use crate::session::Session;
+use crate::sqlite::Result;
+
+impl Session {
+    /// What is noted.
+    pub fn table_note(&self, what: &str, table: u32) -> Result<Option<String>> {
+        let mut get = self.fixed("SELECT value FROM main.crsql_master WHERE key = ?1")?;
+        get.bind_text(1, format!("{what}.{table}"))?;
+        Ok(if get.step()? { Some(crate::schema::text(get.column_text(0))) } else { None })
+    }
+
+    /// Notes it; where it is noted already, nothing is written.
+    pub fn set_table_note(&self, what: &str, table: u32, value: &str) -> Result<()> {
+        if self.table_note(what, table)?.as_deref() == Some(value) {
+            return Ok(());
+        }
+        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES(?1, ?2)")?;
+        set.bind_text(1, format!("{what}.{table}"))?;
+        set.bind_text(2, value)?;
+        set.execute()
+    }
+
+    /// Forgets it.
+    pub fn drop_table_note(&self, what: &str, table: u32) -> Result<()> {
+        let mut drop = self.fixed("DELETE FROM main.crsql_master WHERE key = ?1")?;
+        drop.bind_text(1, format!("{what}.{table}"))?;
+        drop.execute()
+    }
+}
