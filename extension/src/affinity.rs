@@ -88,11 +88,15 @@ pub fn canonical_key<'k>(
     table: &Table,
     bytes: &'k [u8],
 ) -> Result<std::result::Result<Cow<'k, [u8]>, String>> {
-    let mut out = Vec::with_capacity(bytes.len());
+    let mut out = session.spare_key.take();
+    out.clear();
     let columns = starling_crdt::key::columns(bytes, table.info.keys.len());
     Ok(match put_canonical(session, table, columns, &mut out)? {
         Some(why) => Err(why),
-        None if out == bytes => Ok(Cow::Borrowed(bytes)),
+        None if out == bytes => {
+            session.spare_key.set(out);
+            Ok(Cow::Borrowed(bytes))
+        }
         // A row of the table that stood here before its key became another one.
         None if session.began_anew(table.info.id)? => Err("its key has another type here".to_string()),
         None => Ok(Cow::Owned(out)),

@@ -5,12 +5,13 @@
 use crate::catalog::Table;
 use crate::merge::is_the_rows;
 use crate::rows::bind_key;
-use crate::session::{Cached, MergingRow, Session, Sql};
+use crate::session::{MergingRow, Session, Sql};
 use crate::sqlgen::RowWrite;
 use crate::sqlite::{Error, Result};
 use starling_crdt::decide::{decide, Decision, Incoming, IncomingKind, LocalValues};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
+use starling_crdt::value::Encoded;
 use starling_crdt::{SiteId, Value, ValueRef};
 use std::cell::{OnceCell, RefCell};
 
@@ -259,22 +260,9 @@ impl Session {
         write: RowWrite,
         cells: &[(usize, ValueRef<'_>)],
     ) -> Result<()> {
-        self.bind_cells(table, key, write, cells)?.execute()
-    }
-
-    pub(crate) fn bind_cells(
-        &self,
-        table: &Table,
-        key: &[u8],
-        write: RowWrite,
-        cells: &[(usize, ValueRef<'_>)],
-    ) -> Result<Cached<'_>> {
         let mut stmt = self.of_cells(table, write, cells)?;
         bind_key(&mut stmt, table, key)?;
-        for (i, (_, value)) in cells.iter().enumerate() {
-            stmt.bind_value(table.info.keys.len() + 1 + i, *value)?;
-        }
-        Ok(stmt)
+        stmt.execute_lent(table.info.keys.len() + 1, cells.iter().map(|(_, value)| *value))
     }
 
     pub(crate) fn run_delete(&self, table: &Table, key: &[u8]) -> Result<()> {
@@ -355,22 +343,14 @@ impl Session {
     }
 
     /// Inserts a row whose key was never seen, all columns given; `false` if the key is taken or a trigger had a hand in it.
-    pub fn insert_fresh(
-        &self,
-        table: &Table,
-        key: &[u8],
-        values: &[starling_crdt::value::Encoded<'_>],
-    ) -> Result<bool> {
+    pub fn insert_fresh(&self, table: &Table, key: &[u8], values: &[Encoded<'_>]) -> Result<bool> {
         if !self.db.triggers_enabled()? {
             return Ok(false);
         }
         let seen = self.as_merge(table, key, || {
             let mut insert = self.of_table(Sql::InsertAll, table)?;
             bind_key(&mut insert, table, key)?;
-            for (i, value) in values.iter().enumerate() {
-                insert.bind_value(table.info.keys.len() + 1 + i, value.value())?;
-            }
-            insert.execute()
+            insert.execute_lent(table.info.keys.len() + 1, values.iter().map(Encoded::value))
         });
         let seen = match seen {
             // Ours if the log knows nothing of it, else a row that was there.

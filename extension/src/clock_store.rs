@@ -39,6 +39,12 @@ enum Bound {
 }
 
 impl OpenBlock {
+    /// As it is on disk, under its first key.
+    fn read(table: u32, first: &[u8], bytes: &[u8]) -> Result<Self> {
+        let block = ClockBlock::decode(bytes).map_err(|e| corrupt("a clock block", e))?;
+        Ok(Self { table, first: Some(first.to_vec()), lo: None, hi: Bound::Unknown, block, dirty: false })
+    }
+
     /// Whether a table has clocks in it.
     pub fn any(&self, table: u32) -> bool {
         self.table == table && !self.block.is_empty()
@@ -157,7 +163,8 @@ impl Session {
     pub fn clock_in_block(&self, id: u32, key: &[u8]) -> Result<Option<RowClock>> {
         self.load_block(id, key)?;
         let tx = self.tx.borrow();
-        tx.block.as_ref().and_then(|b| b.block.get(key)).map(decode).transpose()
+        let Some(bytes) = tx.block.as_ref().and_then(|b| b.block.get(key)) else { return Ok(None) };
+        RowClock::decode_with(bytes, self.spare_cells()).map(Some).map_err(|e| corrupt("a row clock", e))
     }
 
     /// A row's clock straight from its block. A key below every block belongs to the first one, which then lacks it.
@@ -294,60 +301,66 @@ impl Session {
     }
 
     fn load_block(&self, table: u32, key: &[u8]) -> Result<()> {
-        if self.tx.borrow().block.as_ref().is_some_and(|b| b.holds(table, key)) || self.reaches(table, key)? {
-            return Ok(());
-        }
-        self.write_open_block()?;
-        let mut open =
-            OpenBlock { table, first: None, lo: None, hi: Bound::Unknown, block: ClockBlock::default(), dirty: false };
-        let mut decode = |first: &[u8], bytes: &[u8]| -> Result<()> {
-            open.block = ClockBlock::decode(bytes).map_err(|e| corrupt("a clock block", e))?;
-            open.first = Some(first.to_vec());
-            Ok(())
+        let behind = match &self.tx.borrow().block {
+            Some(open) if open.holds(table, key) => return Ok(()),
+            Some(open) if open.starts_before(table, key) => open.first.clone(),
+            _ => None,
         };
-        {
-            let mut at = self.of_rows(Sql::BlockAt, table)?;
-            at.bind_blob(1, key)?;
-            if at.step()? {
-                decode(at.column_blob(0), at.column_blob(1))?;
-                open.lo = open.first.clone();
-            } else {
-                // Below every block: it belongs to the first one.
-                let mut lowest = self.of_rows(Sql::LowestBlock, table)?;
-                if lowest.step()? {
-                    decode(lowest.column_blob(0), lowest.column_blob(1))?;
+        if let Some(first) = behind {
+            // Mostly a key behind the open block's last one is the next block's.
+            match self.block_at(table, key, Some(&first))? {
+                Some(next) => {
+                    self.write_open_block()?;
+                    self.tx_mut().block = Some(next);
+                    return Ok(());
                 }
+                None => return self.find_end(table, &first),
             }
         }
-        if open.first.is_none() {
-            open.hi = Bound::End;
-        }
+        self.write_open_block()?;
+        let open = match self.block_at(table, key, None)? {
+            Some(open) => open,
+            None => self.lowest_block(table)?,
+        };
         self.tx_mut().block = Some(open);
         Ok(())
     }
 
-    /// Whether the block in memory reaches to a key behind its last one; where it ends is looked up now.
-    fn reaches(&self, table: u32, key: &[u8]) -> Result<bool> {
-        let first = match &self.tx.borrow().block {
-            Some(open) if matches!(open.hi, Bound::Unknown) && open.starts_before(table, key) => open.first.clone(),
-            _ => return Ok(false),
-        };
-        let hi = match first {
-            Some(first) => {
-                let mut next = self.of_rows(Sql::NextBlock, table)?;
-                next.bind_blob(1, &first)?;
-                if next.step()? {
-                    Bound::Key(next.column_blob(0).to_vec())
-                } else {
-                    Bound::End
-                }
+    /// The block that a key belongs to, if it is not below all of them, nor the one that begins at `open`.
+    fn block_at(&self, table: u32, key: &[u8], open: Option<&[u8]>) -> Result<Option<OpenBlock>> {
+        let mut at = self.of_rows(Sql::BlockAt, table)?;
+        at.bind_blob(1, key)?;
+        if !at.step()? || open == Some(at.column_blob(0)) {
+            return Ok(None);
+        }
+        let first = at.column_blob(0).to_vec();
+        OpenBlock::read(table, &first, at.column_blob(1)).map(|open| Some(OpenBlock { lo: Some(first), ..open }))
+    }
+
+    /// Keys below every block belong to the first one; where there is none, a new one takes all keys.
+    fn lowest_block(&self, table: u32) -> Result<OpenBlock> {
+        let mut lowest = self.of_rows(Sql::LowestBlock, table)?;
+        if lowest.step()? {
+            return OpenBlock::read(table, lowest.column_blob(0), lowest.column_blob(1));
+        }
+        Ok(OpenBlock { table, first: None, lo: None, hi: Bound::End, block: ClockBlock::default(), dirty: false })
+    }
+
+    /// The block in memory, which begins at `first`, reaches to a key behind its last one: where it ends is looked up now.
+    fn find_end(&self, table: u32, first: &[u8]) -> Result<()> {
+        let hi = {
+            let mut next = self.of_rows(Sql::NextBlock, table)?;
+            next.bind_blob(1, first)?;
+            if next.step()? {
+                Bound::Key(next.column_blob(0).to_vec())
+            } else {
+                Bound::End
             }
-            None => Bound::End,
         };
-        let mut tx = self.tx_mut();
-        let Some(open) = tx.block.as_mut() else { return Ok(false) };
-        open.hi = hi;
-        Ok(open.holds(table, key))
+        if let Some(open) = self.tx_mut().block.as_mut() {
+            open.hi = hi;
+        }
+        Ok(())
     }
 }
 

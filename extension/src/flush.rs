@@ -308,14 +308,14 @@ impl Session {
         if table.looks_older(key) {
             return Ok(false);
         }
-        let mut delta = RowClock { cells: waiting.spare_cells(), ..RowClock::default() };
+        let mut delta = RowClock { cells: self.spare_cells(), ..RowClock::default() };
         let start = waiting.columns.len();
         update_in_place(&mut delta, (word, mask, touch.seq), &table.column_ids, dot, &mut waiting.columns);
         if !delta.is_delta() {
             return Ok(false);
         }
         self.put_delta(table.info.id, key, &delta);
-        waiting.cells = delta.cells;
+        self.keep_cells(delta.cells);
         let columns = (start, waiting.columns.len());
         waiting.entries.push(Waiting { seq: touch.seq, kind: Kind::Mask, touch: only, columns });
         Ok(true)
@@ -381,7 +381,7 @@ impl Session {
             TouchKind::Update { word, mask } => {
                 let mut clock = before.take().unwrap_or_else(|| table.pristine(key));
                 if clock.cells.is_empty() {
-                    clock.cells = waiting.spare_cells();
+                    clock.cells = self.spare_cells();
                 }
                 for column in masked(word, mask, &table.column_ids) {
                     clock.cell(*column).iter().for_each(|cell| waiting.supersede(&cell.stamp, &dot));
@@ -390,14 +390,17 @@ impl Session {
                 // Cells that were listed before have a mask that is dead now.
                 dead = (listed + u64::from(mask.count_ones())).saturating_sub(clock.cells.len() as u64);
                 self.put_clock(table, key, &clock)?;
-                waiting.cells = clock.cells;
+                self.keep_cells(clock.cells);
                 Kind::Mask
             }
             TouchKind::Delete => {
                 let cl = clock.map_or(1, |c| c.cl) + 1;
                 self.put_clock(table, key, &tombstone(cl, Stamp { seq: touch.seq, ..dot }))?;
                 dead = listed + 1;
-                before.iter().for_each(|clock| waiting.supersede_all(clock, &dot));
+                if let Some(clock) = before.take() {
+                    waiting.supersede_all(&clock, &dot);
+                    self.keep_cells(clock.cells);
+                }
                 Kind::Tombstone
             }
             TouchKind::Insert { .. } => return Ok(None),

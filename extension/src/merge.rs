@@ -132,7 +132,13 @@ impl Session {
             merged_last: None,
         };
         while let Some(item) = reader.next_item().map_err(malformed)? {
-            merge.item(item)?;
+            match item {
+                Item::Row(row) => {
+                    merge.row(&row)?;
+                    reader.recycle(row);
+                }
+                named => merge.name(named)?,
+            }
         }
         merge.finish(bytes, in_order)
     }
@@ -178,7 +184,8 @@ fn validate(bytes: &[u8]) -> Result<()> {
             Item::Table(def) => key_columns.push(def.key_columns),
             Item::Row(row) => {
                 let n = key_columns.get(row.table).copied().unwrap_or(0);
-                starling_crdt::key::decode(row.key, n).map_err(malformed)?;
+                starling_crdt::key::columns(row.key, n).try_for_each(|c| c.map(drop)).map_err(malformed)?;
+                reader.recycle(row);
             }
             Item::Dot(_) | Item::Author(_) => {}
         }
@@ -187,7 +194,8 @@ fn validate(bytes: &[u8]) -> Result<()> {
 }
 
 impl<'a> Merge<'_, 'a> {
-    fn item(&mut self, item: Item<'a>) -> Result<()> {
+    /// What rows name by number.
+    fn name(&mut self, item: Item<'a>) -> Result<()> {
         match item {
             Item::Dot(header) => {
                 let ordinal = self.session.ordinal(&header.dot.origin)?;
@@ -198,7 +206,7 @@ impl<'a> Merge<'_, 'a> {
                 let known = self.resolve(def)?;
                 self.tables.push(known);
             }
-            Item::Row(row) => self.row(&row)?,
+            Item::Row(_) => {}
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use crate::apply::{is_visible, Applied, MergedEntry};
 use crate::catalog::Table;
+use crate::rows::bind_key;
 use crate::session::Session;
 use crate::sqlgen::RowWrite;
 use crate::sqlite::Result;
@@ -135,9 +136,9 @@ impl Session {
     /// a table with triggers of the user's.
     fn update_cell_at(&self, table: &Table, key: &[u8], rowid: i64, cell: (usize, ValueRef<'_>)) -> Result<bool> {
         let write = || {
-            let mut stmt = self.bind_cells(table, key, RowWrite::UpdateAt, &[cell])?;
-            stmt.bind_int(table.info.keys.len() + 2, rowid)?;
-            stmt.execute()
+            let mut stmt = self.of_cells(table, RowWrite::UpdateAt, &[cell])?;
+            bind_key(&mut stmt, table, key)?;
+            stmt.execute_lent(table.info.keys.len() + 1, [cell.1, ValueRef::Integer(rowid)].into_iter())
         };
         self.tried(self.as_merge(table, key, write)).map(|seen| seen == 1)
     }

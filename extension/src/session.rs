@@ -20,6 +20,7 @@ use crate::tx::TxState;
 use crate::waiting::WaitingList;
 use crate::young::{Fresh, Young};
 use starling_crdt::log_chunk::ChunkWriter;
+use starling_crdt::row_clock::CellClock;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
@@ -76,7 +77,11 @@ pub struct Session {
     /// A record's blob, as `spare_waiting`.
     pub(crate) spare_record: Cell<Vec<u8>>,
     /// As `spare_waiting`.
-    pub(crate) spare_single: Cell<crate::single::Spare>,
+    pub(crate) spare_columns: Cell<Vec<u32>>,
+    /// A row's key, as `spare_waiting`.
+    pub(crate) spare_key: Cell<Vec<u8>>,
+    /// As `spare_waiting`, of a row clock.
+    spare_cells: Cell<Vec<CellClock>>,
     /// The key of the cell that was merged last.
     pub(crate) last_key: Cell<Option<LastKey>>,
 }
@@ -163,7 +168,9 @@ impl Session {
             spare_fresh: Cell::default(),
             spare_chunk: Cell::default(),
             spare_record: Cell::default(),
-            spare_single: Cell::default(),
+            spare_columns: Cell::default(),
+            spare_key: Cell::default(),
+            spare_cells: Cell::default(),
             last_key: Cell::default(),
         }
     }
@@ -274,6 +281,18 @@ impl Session {
         self.statements.borrow_mut().retain(|(_, table), _| *table == 0);
         self.column_statements.borrow_mut().clear();
         self.cell_statements.borrow_mut().clear();
+    }
+
+    /// An empty list for the cells of a row clock.
+    pub(crate) fn spare_cells(&self) -> Vec<CellClock> {
+        let mut cells = self.spare_cells.take();
+        cells.clear();
+        cells
+    }
+
+    /// A row clock is not needed any more: the room for its cells is.
+    pub(crate) fn keep_cells(&self, cells: Vec<CellClock>) {
+        self.spare_cells.set(cells);
     }
 
     /// One integer out of a fixed statement without parameters.

@@ -9,17 +9,10 @@ use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::local::{update_in_place, TouchKind};
 use starling_crdt::log_chunk::Kind;
-use starling_crdt::row_clock::{CellClock, RowClock};
+use starling_crdt::row_clock::RowClock;
 
 /// A longer key may not fit into the record itself.
 const SHORT_KEY: usize = 1024;
-
-/// What is used again from one such transaction to the next.
-#[derive(Default)]
-pub struct Spare {
-    cells: Vec<CellClock>,
-    columns: Vec<u32>,
-}
 
 impl Session {
     /// Logs the one touch there is, if it is an insert that replaces nothing, or an update. Whether it was.
@@ -37,10 +30,9 @@ impl Session {
         let Some(table) = self.table(touch.table)?.filter(|table| !table.looks_older(key)) else { return Ok(false) };
         let mut writer = LogWriter::new(self, record);
         if let TouchKind::Update { word, mask } = kind {
-            let Spare { mut cells, mut columns } = self.spare_single.take();
-            cells.clear();
+            let mut columns = self.spare_columns.take();
             columns.clear();
-            let mut delta = RowClock { cells, ..RowClock::default() };
+            let mut delta = RowClock { cells: self.spare_cells(), ..RowClock::default() };
             update_in_place(&mut delta, (word, mask, touch.seq), &table.column_ids, record.stamp(), &mut columns);
             if delta.is_delta() {
                 self.raise_format()?;
@@ -51,7 +43,8 @@ impl Session {
                 fresh.push((touch.table, key.to_vec(), clock));
                 writer.carry_only(fresh);
             }
-            self.spare_single.set(Spare { cells: delta.cells, columns });
+            self.keep_cells(delta.cells);
+            self.spare_columns.set(columns);
         } else {
             writer.push(Kind::Base, table.info.log_ref(), key, touch.seq, &[])?;
         }

@@ -2,7 +2,7 @@
 
 use crate::outlived::Outlived;
 use starling_crdt::log_chunk::Kind;
-use starling_crdt::row_clock::{CellClock, RowClock, Stamp};
+use starling_crdt::row_clock::{RowClock, Stamp};
 
 /// An entry that waits for its place in seq order.
 #[derive(Clone, Copy)]
@@ -24,8 +24,6 @@ pub struct WaitingList {
     pub columns: Vec<u32>,
     /// What they supersede.
     pub outlived: Outlived,
-    /// Memory for a clock's cells.
-    pub cells: Vec<CellClock>,
     /// Some of that was written under this very dot.
     pub own: bool,
 }
@@ -45,13 +43,6 @@ impl WaitingList {
     /// Whether to keep it for the next flush.
     pub fn is_small(&self) -> bool {
         self.entries.capacity() <= Self::KEPT && self.columns.capacity() <= Self::KEPT
-    }
-
-    /// An empty list for a clock's cells.
-    pub fn spare_cells(&mut self) -> Vec<CellClock> {
-        let mut cells = std::mem::take(&mut self.cells);
-        cells.clear();
-        cells
     }
 
     /// Puts the entries into seq order, which is that of their touches where each key was touched once.

@@ -166,6 +166,8 @@ pub struct PartReader<'a> {
     authors: usize,
     /// Columns of each table, to size `Uniform` and to check indices.
     tables: Vec<usize>,
+    /// Room for a row's values.
+    values: Vec<Encoded<'a>>,
 }
 
 impl<'a> PartReader<'a> {
@@ -193,7 +195,7 @@ impl<'a> PartReader<'a> {
             group: flags & FLAG_GROUP != 0,
             part,
         };
-        Ok(Self { reader, header, dots: 1, authors: 0, tables: Vec::new() })
+        Ok(Self { reader, header, dots: 1, authors: 0, tables: Vec::new(), values: Vec::new() })
     }
 
     /// The head.
@@ -225,6 +227,13 @@ impl<'a> PartReader<'a> {
             OP_CELLS | OP_BASE | OP_TOMBSTONE | OP_UNIFORM => Item::Row(self.read_row(op)?),
             _ => return Err(start.error("item", Problem::UnknownVersion)),
         }))
+    }
+
+    /// A row is not needed any more: the next one may have its room.
+    pub fn recycle(&mut self, row: Row<'a>) {
+        if let RowKind::Uniform { values, .. } = row.kind {
+            self.values = values;
+        }
     }
 
     fn read_table(&mut self) -> Result<TableDef<'a>, DecodeError> {
@@ -283,7 +292,13 @@ impl<'a> PartReader<'a> {
         let kind = match op {
             OP_UNIFORM => {
                 let seq = self.reader.varint(MAX_SEQ, "seq")?;
-                let values = (0..columns).map(|_| ValueRef::decode(&mut self.reader)).collect::<Result<Vec<_>, _>>()?;
+                let mut values = core::mem::take(&mut self.values);
+                values.clear();
+                // A value has a byte at least.
+                values.reserve(columns.min(self.reader.remaining()));
+                for _ in 0..columns {
+                    values.push(ValueRef::decode(&mut self.reader)?);
+                }
                 RowKind::Uniform { seq, values }
             }
             OP_BASE => {
@@ -324,13 +339,33 @@ fn read_dot(reader: &mut Reader<'_>) -> Result<DotHeader, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
+    use alloc::{format, vec};
     use proptest::prelude::*;
 
     fn header() -> Header {
         let dot = Dot { origin: Origin { site: SiteId([7; 16]), epoch: 9 }, version: 5 };
         let dot = DotHeader { dot, token: 77, prev: 3, prev_token: 66, commit_ms: 1_700_000_000_000 };
         Header { dot, claimable: true, last: true, group: false, part: 0 }
+    }
+
+    #[test]
+    fn a_row_whose_room_the_one_before_had_is_the_same() {
+        let mut w = PartWriter::new(&header());
+        let tables = [2, 0, 3].map(|n| w.table("t", 1, ["a", "b", "c"].into_iter().take(n)));
+        for (i, table) in (0u32..60).zip(tables.iter().cycle()) {
+            w.uniform(*table, &i.to_be_bytes(), u64::from(i));
+            (0..[2, 0, 3][i as usize % 3]).for_each(|n| w.value(ValueRef::Integer(i64::from(i) * 10 + n)));
+        }
+        let bytes = w.finish(true);
+        let (mut fresh, mut again) = (PartReader::new(&bytes).unwrap(), PartReader::new(&bytes).unwrap());
+        while let Some(item) = fresh.next_item().unwrap() {
+            let same = again.next_item().unwrap().unwrap();
+            assert_eq!(format!("{item:?}"), format!("{same:?}"));
+            if let Item::Row(row) = same {
+                again.recycle(row);
+            }
+        }
+        assert!(again.next_item().unwrap().is_none());
     }
 
     #[test]

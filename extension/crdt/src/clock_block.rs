@@ -15,6 +15,11 @@ pub const BLOCK_TARGET: usize = 850;
 /// [`BLOCK_TARGET`], so it holds at most 212 entries, which share at most 850 bytes each; a forged one could unfold without bound.
 const MAX_SAVED: usize = 256 * 1024;
 
+/// Where no key was found: it has no neighbour either.
+const NOWHERE: usize = usize::MAX - 1;
+/// Bytes that an entry takes at least, mostly.
+const ENTRY_LIKELY: usize = 24;
+
 #[derive(Clone, Debug)]
 struct Slot {
     key: Range<usize>,
@@ -42,6 +47,7 @@ impl ClockBlock {
             return Err(Reader::new(bytes).error("clock block format", Problem::UnknownVersion));
         }
         block.arena.reserve(bytes.len() * 2);
+        block.slots.reserve(bytes.len() / ENTRY_LIKELY);
         let mut last = 0..0;
         let mut saved = 0usize;
         while !r.is_empty() {
@@ -56,13 +62,14 @@ impl ClockBlock {
             if saved > MAX_SAVED {
                 return Err(start.error("shared key bytes", Problem::TooLarge));
             }
+            // Up to `shared` it is the key before.
+            if !block.slots.is_empty() && block.slice(&(last.start + shared..last.end)) >= rest {
+                return Err(start.error("key", Problem::Invalid));
+            }
             let from = block.arena.len();
             block.arena.extend_from_within(last.start..last.start + shared);
             block.arena.extend_from_slice(rest);
             let key = from..block.arena.len();
-            if !block.slots.is_empty() && block.slice(&last) >= block.slice(&key) {
-                return Err(start.error("key", Problem::Invalid));
-            }
             block.arena.extend_from_slice(clock);
             block.slots.push(Slot { key: key.clone(), clock: key.end..block.arena.len() });
             last = key;
@@ -141,17 +148,18 @@ impl ClockBlock {
     }
 
     fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        // Bulk writes come in key order: look at the end first.
-        match self.slots.last() {
-            Some(last) if self.slice(&last.key) < key => return Err(self.slots.len()),
-            _ => {}
-        }
         let found = self.found.get();
         let is_at = |i: &usize| self.slots.get(*i).is_some_and(|s| self.slice(&s.key) == key);
-        let at = match [found, found + 1].into_iter().find(is_at) {
-            Some(i) => Ok(i),
-            None => self.slots.binary_search_by(|s| self.slice(&s.key).cmp(key)),
-        };
+        if let Some(i) = [found, found + 1].into_iter().find(is_at) {
+            self.found.set(i);
+            return Ok(i);
+        }
+        // Bulk writes come in key order.
+        if self.slots.last().is_some_and(|last| self.slice(&last.key) < key) {
+            self.found.set(NOWHERE);
+            return Err(self.slots.len());
+        }
+        let at = self.slots.binary_search_by(|s| self.slice(&s.key).cmp(key));
         self.found.set(at.unwrap_or_else(|i| i));
         at
     }

@@ -86,6 +86,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// `Truncated` when fewer are left.
+    #[inline]
     pub fn take(&mut self, n: usize, field: &'static str) -> Result<&'a [u8], DecodeError> {
         let end = self.at.checked_add(n).ok_or_else(|| self.error(field, Problem::TooLarge))?;
         let slice = self.bytes.get(self.at..end).ok_or_else(|| self.error(field, Problem::Truncated))?;
@@ -108,6 +109,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// `Truncated` at the end.
+    #[inline]
     pub fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
         let byte = *self.bytes.get(self.at).ok_or_else(|| self.error(field, Problem::Truncated))?;
         self.at += 1;
@@ -126,7 +128,20 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// `Truncated`, or `TooLarge` above `max`.
+    #[inline(always)]
     pub fn varint(&mut self, max: u64, field: &'static str) -> Result<u64, DecodeError> {
+        // Most have one byte.
+        match self.bytes.get(self.at) {
+            Some(byte) if *byte < 0x80 && u64::from(*byte) <= max => {
+                self.at += 1;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(max, field),
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self, max: u64, field: &'static str) -> Result<u64, DecodeError> {
         let start = *self;
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -147,6 +162,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// `Truncated`, or `TooLarge` when the rest cannot hold that many.
+    #[inline]
     pub fn count(&mut self, min_bytes: usize, field: &'static str) -> Result<usize, DecodeError> {
         let start = *self;
         let n = self.varint(u64::MAX, field)?;
@@ -161,6 +177,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// `Truncated`.
+    #[inline]
     pub fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
         let n = self.count(1, field)?;
         self.take(n, field)

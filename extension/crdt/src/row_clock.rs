@@ -230,6 +230,14 @@ impl RowClock {
     /// # Errors
     /// Names the field and offset; columns out of order and values above the caps are refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_with(bytes, Vec::new())
+    }
+
+    /// As [`RowClock::decode`]; the cells come into a list that is empty and may have room already.
+    ///
+    /// # Errors
+    /// As [`RowClock::decode`].
+    pub fn decode_with(bytes: &[u8], cells: Vec<CellClock>) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         let flags = r.u8("row clock flags")?;
         let authored = flags & AUTHORED != 0;
@@ -252,8 +260,11 @@ impl RowClock {
             base_version,
             life,
             generation,
-            cells: Vec::new(),
+            cells,
         };
+        if !r.is_empty() {
+            clock.cells.reserve((r.remaining() / CELL_LIKELY + 1).min(ROOM));
+        }
         let mut last: Option<CellClock> = None;
         while !r.is_empty() {
             let start = r;
@@ -275,6 +286,11 @@ impl RowClock {
         Ok(clock)
     }
 }
+
+/// Bytes that a cell takes at least, mostly.
+const CELL_LIKELY: usize = 5;
+/// Room for so many cells is made at once.
+const ROOM: usize = 8;
 
 const BORN: u8 = 1;
 const MOVED: u8 = 2;

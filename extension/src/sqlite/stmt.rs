@@ -8,7 +8,7 @@
 use super::api::{call, lossy};
 use super::db::Db;
 use super::error::{codes, Result};
-use super::value::{read, start_of, transient, ValueRef, UTF8};
+use super::value::{lent, read, start_of, transient, ValueRef, UTF8};
 use sqlite3ext_sys::sqlite3_stmt;
 use std::ffi::c_int;
 
@@ -121,6 +121,15 @@ impl Stmt {
         Ok(())
     }
 
+    /// Runs to the end with these values as the parameters from `first` on. They are not copied; no parameter is bound afterwards.
+    pub fn execute_lent<'v>(&mut self, first: usize, values: impl Iterator<Item = ValueRef<'v>>) -> Result<()> {
+        let mut lent = Lent(self);
+        for (i, value) in values.enumerate() {
+            lent.bind(first + i, value)?;
+        }
+        lent.0.execute()
+    }
+
     pub fn column_count(&self) -> usize {
         // SAFETY: the statement is valid until drop.
         usize::try_from(unsafe { call!(self.db.api, column_count(self.stmt)) }).unwrap_or(0)
@@ -168,6 +177,36 @@ impl Stmt {
     pub fn is_readonly(&self) -> bool {
         // SAFETY: the statement is valid until drop.
         unsafe { call!(self.db.api, stmt_readonly(self.stmt)) != 0 }
+    }
+}
+
+/// A statement that may have values bound to it which are not its own, as long as this lives.
+struct Lent<'s>(&'s mut Stmt);
+
+impl Lent<'_> {
+    fn bind(&mut self, index: usize, value: ValueRef<'_>) -> Result<()> {
+        let (db, stmt, at) = (self.0.db, self.0.stmt, position(index));
+        let rc = match value {
+            ValueRef::Text(text) => {
+                let (start, len) = (start_of(text).cast(), text.len() as u64);
+                // SAFETY: the statement is valid; the bytes outlive `self`, which unbinds them in any case when it goes.
+                unsafe { call!(db.api, bind_text64(stmt, at, start, len, lent(), UTF8 as u8)) }
+            }
+            ValueRef::Blob(blob) => {
+                let (start, len) = (start_of(blob).cast(), blob.len() as u64);
+                // SAFETY: as above.
+                unsafe { call!(db.api, bind_blob64(stmt, at, start, len, lent())) }
+            }
+            own => return self.0.bind_value(index, own),
+        };
+        self.0.bound(rc)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.reset();
+        self.0.clear_bindings();
     }
 }
 

@@ -195,6 +195,12 @@ pub(super) fn start_of(bytes: &[u8]) -> *const u8 {
     bytes.as_ptr()
 }
 
+/// `SQLITE_STATIC`: SQLite reads the bytes where they are, as long as they are bound.
+#[inline(always)]
+pub(super) const fn lent() -> ffi::sqlite3_destructor_type {
+    None
+}
+
 /// `SQLITE_TRANSIENT`: SQLite copies the bytes before the call returns.
 #[inline(always)]
 pub(super) fn transient() -> ffi::sqlite3_destructor_type {
