@@ -14,10 +14,16 @@ impl Session {
     /// Keeps a part whose rows could not all be merged.
     pub fn keep_aside(&self, header: &Header, why: &[(String, String)], part: &[u8]) -> Result<()> {
         let hash = fnv::feed(fnv::START, part);
-        let (table, reason) = why.first().map_or(("", ""), |(t, r)| (t.as_str(), r.as_str()));
+        // What was refused is tried again sooner than what nobody knows here.
+        let unknown = |reason: &str| reason == NO_TABLE || reason == NO_COLUMN;
+        let told = why.iter().find(|(_, reason)| !unknown(reason)).or(why.first());
+        let (table, reason) = told.map_or(("", ""), |(t, r)| (t.as_str(), r.as_str()));
+        self.note_put_aside();
         let mut add = self.fixed(
-            "INSERT OR IGNORE INTO main.crsql_aside(table_name, reason, site_id, epoch, version, hash, part) \
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO main.crsql_aside(table_name, reason, site_id, epoch, version, hash, part) \
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT(hash) DO UPDATE \
+             SET table_name = excluded.table_name, reason = excluded.reason \
+             WHERE table_name <> excluded.table_name OR reason <> excluded.reason",
         )?;
         add.bind_text(1, table)?;
         add.bind_text(2, reason)?;
@@ -58,22 +64,32 @@ impl Session {
 
     /// Tries again what was kept aside. Returns the changes applied.
     pub fn retry_aside(&self) -> Result<u64> {
-        let mut parts = Vec::new();
-        {
-            let mut all = self.fixed("SELECT id, part FROM main.crsql_aside ORDER BY id")?;
-            while all.step()? {
-                parts.push((all.column_int(0), all.column_blob(1).to_vec()));
-            }
+        self.know_refused()?;
+        let (mut changes, mut at) = (0, i64::MIN);
+        while let Some((id, part)) = self.aside_after(at)? {
+            at = id;
+            changes += self.merge_again(id, &part)?;
         }
-        let mut changes = 0;
-        for (id, part) in parts {
-            {
-                let mut drop = self.fixed("DELETE FROM main.crsql_aside WHERE id = ?1")?;
-                drop.bind_int(1, id)?;
-                drop.execute()?;
-            }
-            // What still cannot be merged puts itself aside again.
-            changes += self.merge_aside(&part)?;
+        changes += self.mend()?;
+        // What waited for its table may have been refused now.
+        self.forget_refused();
+        Ok(changes)
+    }
+
+    /// As [`Session::retry_aside`], of one part, if it still waits.
+    pub fn retry_part(&self, id: i64) -> Result<u64> {
+        let part = self.aside_after(id.saturating_sub(1))?.filter(|(found, _)| *found == id);
+        part.map_or(Ok(0), |(_, part)| self.merge_again(id, &part))
+    }
+
+    /// What still cannot be merged stays where it is.
+    fn merge_again(&self, id: i64, part: &[u8]) -> Result<u64> {
+        self.take_put_aside();
+        let changes = self.merge_aside(part)?;
+        if !self.take_put_aside() {
+            let mut drop = self.fixed("DELETE FROM main.crsql_aside WHERE id = ?1")?;
+            drop.bind_int(1, id)?;
+            drop.execute()?;
         }
         Ok(changes)
     }

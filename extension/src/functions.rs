@@ -60,6 +60,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("starling_prune", 1, DIRECT, prune),
     ("starling_aside", 0, SAFE, aside),
     ("starling_resume", 0, DIRECT, resume),
+    ("starling_mend", 0, DIRECT, mend),
     ("starling_drain", 0, DIRECT, drain),
     ("starling_zeros_differ", 2, SAFE, zeros_differ),
     (crate::sqlgen::JOURNAL, -1, SAFE, touch),
@@ -416,6 +417,10 @@ fn resume(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
         return Ok(Output::Integer(0));
     }
     session.resume().map(integer)
+}
+
+fn mend(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+    session.mend_some().map(integer)
 }
 
 fn drain(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {

@@ -67,6 +67,7 @@ impl VTab for JournalTable {
         tx.end();
         tx.active = true;
         drop(tx);
+        self.session.doubt_refused();
         self.session.journal.borrow_mut().end();
         Ok(())
     }
@@ -102,6 +103,7 @@ impl VTab for JournalTable {
         self.session.end_transaction();
         self.session.known_tail.set(None);
         self.session.forget_plain();
+        self.session.doubt_refused();
         // Another connection may have gone on from what was here: read everything anew.
         self.session.meta.replace(None);
         self.session.forget_catalog();
@@ -124,6 +126,7 @@ impl VTab for JournalTable {
         self.session.known_tail.set(None);
         self.session.forget_plain();
         self.session.doubt_catalog();
+        self.session.doubt_refused();
         self.session.journal.borrow_mut().rollback_to(n);
         self.session.tx.borrow_mut().rollback_to(n);
         self.session.meta.replace(None);

@@ -34,6 +34,7 @@ mod journal_table;
 mod keeper;
 mod live;
 mod log;
+mod mend;
 mod merge;
 mod merge_cell;
 mod meta;

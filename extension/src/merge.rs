@@ -12,7 +12,6 @@ use crate::log::{LogWriter, OpenRecord};
 use crate::schema::Affinity;
 use crate::session::Session;
 use crate::sqlite::{codes, Error, Result};
-use crate::tx::PartsSeen;
 use starling_crdt::changeset::{self, DotHeader, Header, Item, PartReader, Row, RowKind, TableDef};
 use starling_crdt::decide::{Incoming, IncomingCell, IncomingKind};
 use starling_crdt::log_chunk::Kind;
@@ -105,7 +104,10 @@ impl Session {
                 return Ok(0);
             }
         }
-        let in_order = !again && self.next_part(origin, version, header.part);
+        if !again {
+            self.know_refused()?;
+        }
+        let in_order = !again && self.tx_mut().next_part(origin, version, header.part);
         let continued = match self.tx.borrow().foreign {
             Some(open) if open.origin == origin && open.header.dot == header.dot.dot && header.part > 0 => Some(open),
             _ => None,
@@ -140,38 +142,10 @@ impl Session {
                 named => merge.name(named)?,
             }
         }
-        merge.finish(bytes, in_order)
-    }
-
-    /// Whether this part is the one that follows those seen of its changeset in this transaction.
-    fn next_part(&self, origin: u32, version: u64, part: u64) -> bool {
-        let mut tx = self.tx_mut();
-        let expected = match tx.parts {
-            Some(seen) if seen.origin == origin && seen.version == version => seen.next,
-            _ => 0,
-        };
-        if part == expected {
-            let whole = part == 0 || tx.parts.is_some_and(|seen| seen.whole);
-            tx.parts = Some(PartsSeen { origin, version, next: part + 1, whole });
-            true
-        } else {
-            tx.parts = None;
-            false
-        }
-    }
-}
-
-impl Session {
-    /// Notes whether everything that the parts so far named was taken; returns whether that holds for all of them.
-    fn parts_stay_whole(&self, whole: bool) -> bool {
-        let mut tx = self.tx_mut();
-        match &mut tx.parts {
-            Some(seen) => {
-                seen.whole &= whole;
-                seen.whole
-            }
-            None => false,
-        }
+        let changes = merge.finish(bytes, in_order)?;
+        // Between two parts of a changeset nothing else is merged.
+        let mended = if again || !header.last { 0 } else { self.mend()? };
+        Ok(changes + mended)
     }
 }
 
@@ -257,6 +231,7 @@ impl<'a> Merge<'_, 'a> {
                 let entry = Stamp { seq: *seq, ..self.stamp(&changeset::Stamp { dot: 0, author: None, seq: 0 }) };
                 self.changes += table.column_ids.len().max(1) as u64;
                 self.own.push(Kind::Base, table.info.log_ref(), key, entry.seq, &[])?;
+                self.session.note_merged(table.info.id, key);
                 return Ok(());
             }
         }
@@ -281,6 +256,9 @@ impl<'a> Merge<'_, 'a> {
         match self.session.merge_row(&table, key, &incoming, clocks) {
             Ok(applied) => {
                 self.changes += applied.changes;
+                if applied.changes > 0 {
+                    self.session.note_merged(table.info.id, key);
+                }
                 self.all_won &= applied.all_won && !unknown_column;
                 if !applied.entries.is_empty() {
                     if let Some(known) = self.tables.get_mut(row.table) {
@@ -411,7 +389,7 @@ impl<'a> Merge<'_, 'a> {
         }
         // A record is whole only when all parts are in it, in one transaction: until the last one it says nothing.
         let continues = self.header.part == 0 || self.continued;
-        let whole = session.parts_stay_whole(self.all_won && continues);
+        let whole = session.tx_mut().parts_stay_whole(self.all_won && continues);
         self.own.record.flags &= !flags::WHOLE;
         if whole && self.header.last {
             self.own.record.flags |= flags::WHOLE;

@@ -9,6 +9,7 @@ use crate::changes::LastKey;
 use crate::journal::Journal;
 use crate::keeper::KEEPER;
 use crate::log::Tail;
+use crate::mend::Refused;
 use crate::meta::Meta;
 use crate::plain::PlainTables;
 use crate::sqlgen::RowWrite;
@@ -82,6 +83,8 @@ pub struct Session {
     pub(crate) spare_key: Cell<Vec<u8>>,
     /// As `spare_waiting`, of a row clock.
     spare_cells: Cell<Vec<CellClock>>,
+    /// Rows of which constraints have refused something.
+    pub(crate) refused: RefCell<Refused>,
     /// The key of the cell that was merged last.
     pub(crate) last_key: Cell<Option<LastKey>>,
 }
@@ -171,6 +174,7 @@ impl Session {
             spare_columns: Cell::default(),
             spare_key: Cell::default(),
             spare_cells: Cell::default(),
+            refused: RefCell::default(),
             last_key: Cell::default(),
         }
     }

@@ -84,23 +84,59 @@ impl Session {
         })?;
         let mut shown = BTreeSet::new();
         for (key, mut clock) in complete {
-            if self.row_exists(table, &key)? {
-                continue;
-            }
-            clock.born = match self.show(table, &key, &clock) {
-                Ok(()) => true,
-                Err(e) if is_the_rows(&e) && self.tx.borrow().active => {
-                    self.hide_value(table, &key, REFUSED, ValueRef::Null)?;
-                    false
-                }
-                Err(e) => return Err(e),
-            };
-            self.put_clock(table, &key, &clock)?;
-            if clock.born {
+            if !self.row_exists(table, &key)? && self.show_or_wait(table, &key, &mut clock)? {
                 shown.insert(key);
             }
         }
         Ok(shown)
+    }
+
+    /// Shows a row that is complete; where a constraint refuses it, it waits, as one that is not born. Whether it is shown.
+    fn show_or_wait(&self, table: &Table, key: &[u8], clock: &mut RowClock) -> Result<bool> {
+        clock.born = match self.show(table, key, clock) {
+            Ok(()) => true,
+            Err(e) if is_the_rows(&e) && self.tx.borrow().active => {
+                self.hide_value(table, key, REFUSED, ValueRef::Null)?;
+                false
+            }
+            Err(e) => return Err(e),
+        };
+        self.put_clock(table, key, clock)?;
+        Ok(clock.born)
+    }
+
+    /// Tries again to show some rows of a table that a constraint refused.
+    pub fn show_some_refused(&self, id: u32, count: i64) -> Result<()> {
+        let Some(table) = self.table(id)? else { return Ok(()) };
+        let mut keys = Vec::new();
+        {
+            let mut some = self.fixed(
+                "SELECT key FROM main.crsql_hidden WHERE table_id = ?1 AND column_id = 0 ORDER BY random() LIMIT ?2",
+            )?;
+            some.bind_int(1, i64::from(id))?;
+            some.bind_int(2, count)?;
+            while some.step()? {
+                keys.push(some.column_blob(0).to_vec());
+            }
+        }
+        for key in keys {
+            let Some(mut clock) = self.get_clock(&table, &key)? else { continue };
+            clock.born = true;
+            if is_visible(&table, &clock) && !self.row_exists(&table, &key)? {
+                self.show_or_wait(&table, &key, &mut clock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tables of which rows wait that a constraint refused.
+    pub fn tables_with_refused(&self) -> Result<Vec<u32>> {
+        let mut all = self.fixed("SELECT DISTINCT table_id FROM main.crsql_hidden WHERE column_id = 0")?;
+        let mut ids = Vec::new();
+        while all.step()? {
+            ids.extend(u32::try_from(all.column_int(0)));
+        }
+        Ok(ids)
     }
 
     /// Tries again to show what a constraint refused.

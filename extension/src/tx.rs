@@ -197,6 +197,25 @@ impl TxState {
         self.saved = saved;
     }
 
+    /// Whether this part is the one that follows those seen of its changeset in this transaction.
+    pub fn next_part(&mut self, origin: u32, version: u64, part: u64) -> bool {
+        let seen = self.parts.filter(|seen| seen.origin == origin && seen.version == version);
+        if part != seen.map_or(0, |seen| seen.next) {
+            self.parts = None;
+            return false;
+        }
+        let whole = part == 0 || seen.is_some_and(|seen| seen.whole);
+        self.parts = Some(PartsSeen { origin, version, next: part + 1, whole });
+        true
+    }
+
+    /// Notes whether everything that the parts so far named was taken; returns whether that holds for all of them.
+    pub fn parts_stay_whole(&mut self, whole: bool) -> bool {
+        let Some(seen) = &mut self.parts else { return false };
+        seen.whole &= whole;
+        seen.whole
+    }
+
     /// xRollbackTo: the state at that savepoint, with everything that was read to be read again.
     pub fn rollback_to(&mut self, id: i32) {
         let mut saved = std::mem::take(&mut self.saved);

@@ -234,6 +234,35 @@ fn a_table_made_later_gets_what_arrived_for_it_before() {
 }
 
 #[test]
+fn what_a_check_refused_is_taken_as_soon_as_it_fits_whoever_made_it_fit() {
+    let cluster = cluster_or_skip!();
+    let a = cluster.node("a", &[]);
+    let mut b = cluster.node("b", &[&a]);
+    for node in [&a, &b] {
+        node.site
+            .exec("CREATE TABLE span(id TEXT NOT NULL PRIMARY KEY, low INTEGER, high INTEGER, CHECK(low <= high))");
+        node.site.one::<String>("SELECT crsql_as_crr('span')");
+    }
+    a.site.exec("INSERT INTO span VALUES('local', 5, 10), ('merged', 5, 10)");
+    let holds = |node: &Node, rows: [&str; 2]| node.site.rows("SELECT * FROM span ORDER BY id") == rows;
+    starling_tests::wait::until("b has it", SOON, || holds(&b, ["'local'|5|10", "'merged'|5|10"]));
+    // Each writes what does not fit to what the other one writes.
+    b.kill();
+    a.site.exec("UPDATE span SET low = 9");
+    b.site.exec("UPDATE span SET high = 6");
+    b.start(&[&a]);
+    starling_tests::wait::until("both keep something aside", SOON, || {
+        [&a, &b].iter().all(|node| node.site.one::<i64>("SELECT count(*) FROM crsql_pending") > 0)
+    });
+    a.site.exec("UPDATE span SET high = 12 WHERE id = 'merged'");
+    starling_tests::wait::until("a merge made one fit", SOON, || holds(&b, ["'local'|5|6", "'merged'|9|12"]));
+    b.site.exec("UPDATE span SET high = 20 WHERE id = 'local'");
+    let settled = ["'local'|9|20", "'merged'|9|12"];
+    starling_tests::wait::until("a write made the other one fit", SOON, || holds(&a, settled) && holds(&b, settled));
+    starling_tests::wait::until("they end equal", SOON, || converged(&[&a, &b]));
+}
+
+#[test]
 fn files_that_are_no_databases_are_refused_in_one_line_with_code_one() {
     let cluster = cluster_or_skip!();
     let garbage = cluster.dir.path().join("garbage.db");

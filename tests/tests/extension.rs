@@ -26,6 +26,8 @@ mod hazards;
 mod interface;
 #[path = "extension/laws.rs"]
 mod laws;
+#[path = "extension/mend.rs"]
+mod mend;
 #[path = "extension/mixed.rs"]
 mod mixed;
 #[path = "extension/mixed_laws.rs"]

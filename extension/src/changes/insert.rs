@@ -118,6 +118,7 @@ fn merge(session: &Session, nine: &Nine<'_>, last: Option<LastKey>, columns: Opt
     session.join_transaction()?;
     if !session.tx.borrow().merge_checked {
         session.refresh()?;
+        session.know_refused()?;
         session.tx_mut().merge_checked = true;
     }
     // Local writes of this transaction come before what is merged now, and so do those of programs without the extension.
@@ -139,12 +140,21 @@ fn merge(session: &Session, nine: &Nine<'_>, last: Option<LastKey>, columns: Opt
             }
         }
     };
-    let merged = merge_into(session, nine, &table, &key);
+    let merged = merge_into(session, nine, &table, &key).and_then(|()| mend(session));
     if merged.is_err() && triggers_saw_it_go(session, nine, &table, &key.key).unwrap_or(true) {
         session.poison();
     }
     session.last_key.set(Some(key));
     merged
+}
+
+/// What constraints have refused of the row may fit now.
+fn mend(session: &Session) -> Result<()> {
+    if !session.may_mend() {
+        return Ok(());
+    }
+    session.flush()?;
+    session.mend().map(drop).inspect_err(|_| session.poison())
 }
 
 /// Whether the row of a cell that was refused went for a moment, for its next lifetime: it is there again, but what the
@@ -168,7 +178,9 @@ fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, last: &LastKey)
     }
     let requested = raise_version(session, nine.db_version)?;
     let merged = merge_at(session, nine, (table, key, rowid), position);
-    if !matches!(merged, Ok(true)) {
+    if matches!(merged, Ok(true)) {
+        session.note_merged(table.info.id, key);
+    } else {
         // What changes nothing takes no version.
         let mut tx = session.tx_mut();
         if tx.active {

@@ -84,7 +84,9 @@ pub enum StoreEvent {
         /// How many origins were given up; 0 = nothing contradicts.
         origins: u64,
     },
-    /// What was kept aside for missing tables was tried again.
+    /// Something is kept aside, and applications wrote what may make it fit.
+    MayMend,
+    /// What was kept aside was tried again.
     Resumed {
         /// Changes applied.
         changes: u64,

@@ -140,6 +140,8 @@ struct Worker {
     vector: Vec<u8>,
     figures: Figures,
     unexplained: bool,
+    /// Applications wrote since it was looked whether that mends anything.
+    wrote: bool,
     left: bool,
     save_failed: bool,
     pace: Pace,
@@ -188,6 +190,7 @@ impl Worker {
             vector: Vec::new(),
             figures: Figures::default(),
             unexplained: true,
+            wrote: true,
             left: false,
             save_failed: false,
             pace: Pace { last: Instant::now(), streak: 0 },
@@ -297,6 +300,7 @@ impl Worker {
             let batches = Batches { events: &self.events, shipped: &mut self.shipped, any: false };
             if read_local(&self.conn, self.seen, batches)? {
                 self.activity.mark();
+                self.wrote = true;
             }
         }
         snapshot.end().map_err(text)?;
@@ -358,6 +362,9 @@ impl Worker {
             }
         }
         let aside = read_version(&self.conn, "SELECT starling_aside()").map_err(text)?;
+        if std::mem::take(&mut self.wrote) && aside > 0 {
+            self.tell(StoreEvent::MayMend);
+        }
         let figures = Figures { db_version: self.seen, aside };
         self.tell_figures(figures);
         let bytes = read_vector_bytes(&self.conn).map_err(text)?;

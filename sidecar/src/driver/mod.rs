@@ -392,9 +392,10 @@ impl Driver {
             }
             StoreEvent::NewEpoch { drawn: false } | StoreEvent::Rehomed { origins: 0 } => self.edges.watch.go_on(),
             StoreEvent::SchemaChanged => self.edges.writer.resume(),
+            StoreEvent::MayMend => self.edges.writer.mend(),
             StoreEvent::Resumed { changes } => {
                 if changes > 0 {
-                    tracing::info!(changes, "changes that waited for their table or column are applied");
+                    tracing::info!(changes, "changes that were kept aside are applied");
                     self.ask(ReadJob::Vector { ticket: None });
                 }
             }

@@ -38,6 +38,7 @@ enum Command {
     NewEpoch { lost: u64 },
     Rehome { vector: Vector },
     Resume,
+    Mend,
 }
 
 /// When an application last committed here.
@@ -185,6 +186,11 @@ impl Writer {
         self.send(Command::Resume);
     }
 
+    /// Tries again what constraints have refused.
+    pub fn mend(&self) {
+        self.send(Command::Mend);
+    }
+
     fn send(&self, command: Command) {
         if self.mailbox.push(command).is_err() && !self.mailbox.is_closed() {
             tracing::error!("the writer's queue is full; what is dropped is pulled again");
@@ -274,7 +280,7 @@ impl Worker {
                 let units = self.assembly.abandon(source);
                 units.into_iter().for_each(|unit| self.queue(unit));
             }
-            chore @ (Command::NewEpoch { .. } | Command::Rehome { .. } | Command::Resume) => {
+            chore @ (Command::NewEpoch { .. } | Command::Rehome { .. } | Command::Resume | Command::Mend) => {
                 self.chores.push_back(chore)
             }
         }
@@ -347,6 +353,10 @@ impl Worker {
                 self.tell(StoreEvent::Rehomed { origins });
                 return origins == 0;
             }
+            Command::Mend => match self.applier.call("SELECT starling_mend()", []) {
+                Ok(changes) => self.tell(StoreEvent::Resumed { changes }),
+                Err(e) => tracing::warn!("what constraints had refused could not be tried again: {e}"),
+            },
             _ => match self.applier.call("SELECT starling_resume()", []) {
                 Ok(changes) => self.tell(StoreEvent::Resumed { changes }),
                 Err(e) => tracing::warn!("after a change of the schema, tables could not be checked: {e}"),

@@ -1,0 +1,206 @@
+//! What a constraint refused is tried again when another change of its row was merged: that may have mended it.
+//!
+//! Cells come one by one, so that a row can be refused here for a moment only: a CHECK compares two columns, one node raised the
+//! upper bound, another one wrote between the two. Which rows the parts that are kept aside tell of is remembered per connection,
+//! and read on from part to part, so that a merge pays for it only where something was refused.
+
+use crate::affinity::canonical_key;
+use crate::aside::{NO_COLUMN, NO_TABLE};
+use crate::session::{corrupt, Session};
+use crate::sqlite::Result;
+use starling_crdt::changeset::{Item, PartReader};
+use std::collections::{BTreeSet, HashMap};
+
+/// What is tried again may mend something else of its row, but not without end.
+const ROUNDS: usize = 8;
+/// So many rows of parts that are gone may be remembered, besides as many as there are of others.
+const SPARE: usize = 1024;
+/// So many parts are tried again at once where nobody knows which rows have changed.
+const FEW: i64 = 64;
+
+/// Rows of which something is kept aside that a constraint refused.
+#[derive(Default)]
+pub struct Refused {
+    /// Nothing was put aside since it was looked for, and no transaction has ended.
+    known: bool,
+    /// Id and hash of the newest part there was then.
+    newest: Option<(i64, i64)>,
+    /// By the row's key: its table, and the part.
+    parts: HashMap<Vec<u8>, Vec<(u32, i64)>>,
+    /// How many of these were noted. Those of parts that are gone stay.
+    noted: usize,
+    /// How many there may be before all are read anew.
+    room: usize,
+    /// Parts of which a row has changed.
+    due: BTreeSet<i64>,
+    /// A part was put aside, or would have been if it were not there already.
+    put: bool,
+    /// Where [`Session::mend_some`] goes on.
+    tried: i64,
+}
+
+impl Session {
+    /// A part was put aside.
+    pub fn note_put_aside(&self) {
+        let mut refused = self.refused.borrow_mut();
+        (refused.put, refused.known) = (true, false);
+    }
+
+    /// Whether a part was put aside since this was asked last.
+    pub fn take_put_aside(&self) -> bool {
+        std::mem::take(&mut self.refused.borrow_mut().put)
+    }
+
+    /// Something may be kept aside that is not known.
+    pub fn doubt_refused(&self) {
+        self.refused.borrow_mut().known = false;
+    }
+
+    /// What was put aside before may have been refused since.
+    pub fn forget_refused(&self) {
+        let mut refused = self.refused.borrow_mut();
+        if refused.newest.is_some() {
+            *refused = Refused { put: refused.put, tried: refused.tried, ..Refused::default() };
+        }
+        refused.known = false;
+    }
+
+    /// Learns which rows have something refused.
+    pub fn know_refused(&self) -> Result<()> {
+        let newest = {
+            let refused = self.refused.borrow();
+            if refused.known {
+                return Ok(());
+            }
+            refused.newest.filter(|_| refused.noted <= refused.room)
+        };
+        if newest.is_none() || !self.read_refused(newest)? {
+            // It is not there any more, and others may have its number.
+            {
+                let refused = &mut *self.refused.borrow_mut();
+                let (due, put, tried) = (std::mem::take(&mut refused.due), refused.put, refused.tried);
+                *refused = Refused { due, put, tried, ..Refused::default() };
+            }
+            self.read_refused(None)?;
+            let mut refused = self.refused.borrow_mut();
+            refused.room = refused.noted * 2 + SPARE;
+        }
+        self.refused.borrow_mut().known = true;
+        Ok(())
+    }
+
+    /// Reads on behind the newest part that is known; `false` if that is gone.
+    fn read_refused(&self, newest: Option<(i64, i64)>) -> Result<bool> {
+        let mut next = self.fixed("SELECT id, hash, reason, part FROM main.crsql_aside WHERE id >= ?1 ORDER BY id")?;
+        next.bind_int(1, newest.map_or(i64::MIN, |(id, _)| id))?;
+        if newest.is_some() && !(next.step()? && newest == Some((next.column_int(0), next.column_int(1)))) {
+            return Ok(false);
+        }
+        while next.step()? {
+            let (id, hash) = (next.column_int(0), next.column_int(1));
+            let reason = next.column_text(2);
+            if reason != NO_TABLE.as_bytes() && reason != NO_COLUMN.as_bytes() {
+                self.note_rows(id, next.column_blob(3))?;
+            }
+            self.refused.borrow_mut().newest = Some((id, hash));
+        }
+        Ok(true)
+    }
+
+    fn note_rows(&self, id: i64, part: &[u8]) -> Result<()> {
+        let damaged = |e| corrupt("crsql_aside", e);
+        let mut reader = PartReader::new(part).map_err(damaged)?;
+        let mut tables = Vec::new();
+        while let Some(item) = reader.next_item().map_err(damaged)? {
+            match item {
+                Item::Table(def) => {
+                    tables.push(self.table_meant(def.name)?.filter(|t| t.info.keys.len() == def.key_columns));
+                }
+                Item::Row(row) => {
+                    let Some(Some(table)) = tables.get(row.table) else { continue };
+                    let Ok(key) = canonical_key(self, table, row.key)? else { continue };
+                    let mut refused = self.refused.borrow_mut();
+                    refused.noted += 1;
+                    refused.parts.entry(key.into_owned()).or_default().push((table.info.id, id));
+                }
+                Item::Dot(_) | Item::Author(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A merge has changed a row: what was refused of it may fit now.
+    pub fn note_merged(&self, table: u32, key: &[u8]) {
+        let refused = &mut *self.refused.borrow_mut();
+        if refused.parts.is_empty() {
+            return;
+        }
+        let parts = refused.parts.get(key).into_iter().flatten();
+        refused.due.extend(parts.filter(|(of, _)| *of == table).map(|(_, part)| *part));
+    }
+
+    /// Whether something is to be tried again.
+    pub fn may_mend(&self) -> bool {
+        !self.refused.borrow().due.is_empty()
+    }
+
+    /// Tries again what was refused of rows that were merged since. Returns the changes applied.
+    pub fn mend(&self) -> Result<u64> {
+        let mut changes = 0;
+        for _ in 0..ROUNDS {
+            let due = std::mem::take(&mut self.refused.borrow_mut().due);
+            if due.is_empty() {
+                break;
+            }
+            for part in due {
+                changes += self.retry_part(part)?;
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Tries again some of what constraints have refused, whatever has changed since; the next call goes on behind it. Returns
+    /// the changes applied.
+    ///
+    /// # Errors
+    /// Damaged internal tables, or what SQLite says; then nothing is applied.
+    pub fn mend_some(&self) -> Result<u64> {
+        if !self.has_schema()? || (self.some_parts(i64::MIN)?.is_empty() && self.tables_with_refused()?.is_empty()) {
+            return Ok(0);
+        }
+        self.atomically(|| {
+            self.join_transaction()?;
+            self.refresh()?;
+            self.flush()?;
+            for table in self.tables_with_refused()? {
+                self.show_some_refused(table, FEW)?;
+            }
+            self.know_refused()?;
+            let mut parts = self.some_parts(self.refused.borrow().tried)?;
+            if parts.is_empty() {
+                parts = self.some_parts(i64::MIN)?;
+            }
+            let mut changes = 0;
+            for part in parts {
+                changes += self.retry_part(part)?;
+                self.refused.borrow_mut().tried = part;
+            }
+            Ok(changes + self.mend()?)
+        })
+    }
+
+    /// Some parts of which something was refused, behind this one.
+    fn some_parts(&self, after: i64) -> Result<Vec<i64>> {
+        let mut some = self
+            .fixed("SELECT id FROM main.crsql_aside WHERE id > ?1 AND reason NOT IN (?2, ?3) ORDER BY id LIMIT ?4")?;
+        some.bind_int(1, after)?;
+        some.bind_text(2, NO_TABLE)?;
+        some.bind_text(3, NO_COLUMN)?;
+        some.bind_int(4, FEW)?;
+        let mut parts = Vec::new();
+        while some.step()? {
+            parts.push(some.column_int(0));
+        }
+        Ok(parts)
+    }
+}

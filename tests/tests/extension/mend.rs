@@ -1,0 +1,182 @@
+//! Cells that a constraint refuses because of another cell of their row are tried again when that one changes.
+
+use starling_tests::ledger;
+use starling_tests::site::Site;
+
+const BOUNDED: &str =
+    "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER, CHECK(a <= b AND b <= c))";
+
+fn site() -> Site {
+    Site::memory().with(&[("t", BOUNDED)])
+}
+
+/// Two sites that hold the same row, of which each has changed one bound so that they do not fit together.
+fn crossed() -> (Site, Site) {
+    let (x, y) = (site(), site());
+    x.exec("INSERT INTO t VALUES('k', 5, 10, 30), ('other', 1, 2, 3)");
+    y.pull(&x);
+    x.exec("UPDATE t SET a = 9 WHERE id = 'k'");
+    y.exec("UPDATE t SET b = 6 WHERE id = 'k'");
+    x.pull(&y);
+    y.pull(&x);
+    assert_eq!([shown(&x), shown(&y)], [["'k'|9|10|30"], ["'k'|5|6|30"]]);
+    assert_eq!([waiting(&x), waiting(&y)], [1, 1]);
+    (x, y)
+}
+
+fn shown(s: &Site) -> Vec<String> {
+    s.rows("SELECT * FROM t WHERE id = 'k'")
+}
+
+fn waiting(s: &Site) -> i64 {
+    s.one("SELECT count(*) FROM crsql_pending")
+}
+
+fn end_equal(x: &Site, y: &Site) {
+    ledger::end_equal(x, y, "t");
+    assert_eq!([waiting(x), waiting(y)], [0, 0]);
+}
+
+#[test]
+fn a_cell_that_was_refused_is_taken_when_the_cell_that_forbade_it_changes() {
+    let (x, y) = crossed();
+    x.exec("UPDATE t SET b = 12 WHERE id = 'k'");
+    y.pull(&x);
+    assert_eq!((shown(&y), waiting(&y)), (vec!["'k'|9|12|30".to_string()], 0));
+    end_equal(&x, &y);
+    assert_eq!(y.one::<i64>("SELECT starling_aside()"), 0);
+}
+
+#[test]
+fn nine_values_mend_as_changesets_do() {
+    let (x, y) = crossed();
+    x.exec("UPDATE t SET b = 12 WHERE id = 'k'");
+    y.pull_nine(&x, |changes| changes.retain(|c| c.contains(&rusqlite::types::Value::Integer(12))));
+    assert_eq!((shown(&y), waiting(&y)), (vec!["'k'|9|12|30".to_string()], 0));
+    end_equal(&x, &y);
+}
+
+#[test]
+fn a_local_write_that_mends_is_found_when_asked_for_or_by_the_next_merge_of_the_row() {
+    for asked in [true, false] {
+        let (x, y) = crossed();
+        y.exec("UPDATE t SET b = 20 WHERE id = 'k'");
+        assert_eq!(shown(&y), ["'k'|5|20|30"]);
+        if asked {
+            assert_eq!(y.one::<i64>("SELECT starling_mend()"), 1);
+        } else {
+            x.exec("UPDATE t SET c = 31 WHERE id = 'k'");
+            y.pull(&x);
+        }
+        let c = if asked { 30 } else { 31 };
+        assert_eq!(shown(&y), [format!("'k'|9|20|{c}")], "asked: {asked}");
+        end_equal(&x, &y);
+        assert_eq!(y.one::<i64>("SELECT starling_mend()"), 0);
+    }
+}
+
+#[test]
+fn what_is_mended_mends_in_turn_whatever_came_first() {
+    for reversed in [false, true] {
+        let (x, y) = (site(), site());
+        x.exec("INSERT INTO t VALUES('k', 5, 6, 10)");
+        y.pull(&x);
+        y.exec("UPDATE t SET c = 8 WHERE id = 'k'");
+        x.exec("UPDATE t SET b = 9 WHERE id = 'k'");
+        x.exec("UPDATE t SET a = 9 WHERE id = 'k'");
+        let (mut parts, _) = x.answer(&y.vector());
+        assert_eq!(parts.len(), 2);
+        if reversed {
+            parts.reverse();
+        }
+        for (part, _) in &parts {
+            y.merge(part).expect("it is kept aside");
+        }
+        assert_eq!((shown(&y), waiting(&y)), (vec!["'k'|5|6|8".to_string()], 2));
+        x.exec("UPDATE t SET c = 20 WHERE id = 'k'");
+        y.pull(&x);
+        assert_eq!(shown(&y), ["'k'|9|9|20"], "reversed: {reversed}");
+        end_equal(&x, &y);
+    }
+}
+
+#[test]
+fn what_was_mended_in_a_transaction_that_came_to_nothing_is_mended_again() {
+    for (begin, undo) in [("BEGIN", "ROLLBACK"), ("BEGIN; SAVEPOINT s", "ROLLBACK TO s; COMMIT")] {
+        let (x, y) = crossed();
+        x.exec("UPDATE t SET b = 12 WHERE id = 'k'");
+        y.exec(begin);
+        for (part, _) in &x.answer(&y.vector()).0 {
+            y.merge(part).expect("it merges");
+        }
+        assert_eq!(shown(&y), ["'k'|9|12|30"]);
+        y.exec(undo);
+        assert_eq!((shown(&y), waiting(&y)), (vec!["'k'|5|6|30".to_string()], 1), "{undo}");
+        y.pull(&x);
+        assert_eq!(shown(&y), ["'k'|9|12|30"], "{undo}");
+        end_equal(&x, &y);
+    }
+}
+
+#[test]
+fn what_goes_on_being_refused_is_kept_once_however_often_its_row_changes() {
+    let (x, y) = crossed();
+    for c in 100..1400 {
+        x.exec(&format!("UPDATE t SET c = {c} WHERE id = 'k'"));
+        y.pull(&x);
+    }
+    assert_eq!((shown(&y), waiting(&y)), (vec!["'k'|5|6|1399".to_string()], 1));
+    assert_eq!(y.one::<i64>("SELECT starling_aside()"), 1);
+    x.exec("UPDATE t SET b = 12 WHERE id = 'k'");
+    y.pull(&x);
+    assert_eq!(shown(&y), ["'k'|9|12|1399"]);
+    end_equal(&x, &y);
+}
+
+#[test]
+fn another_connection_knows_what_was_refused_and_what_was_settled_meanwhile() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("y.db");
+    let (x, y, z) = (site(), Site::file(&path).with(&[("t", BOUNDED)]), Site::open(&path));
+    x.exec("INSERT INTO t VALUES('k', 5, 10, 30)");
+    z.pull(&x);
+    for round in 0..6 {
+        let (a, b) = (100 * round + 50, 100 * round + 80);
+        x.exec(&format!("UPDATE t SET a = NULL, b = {b}, c = {b}"));
+        z.pull(&x);
+        x.exec(&format!("UPDATE t SET a = {a}"));
+        y.exec(&format!("UPDATE t SET b = {}", a - 10));
+        let (taker, mender) = if round % 2 == 0 { (&y, &z) } else { (&z, &y) };
+        taker.pull(&x);
+        assert_eq!(waiting(&y), 1, "round {round}");
+        x.exec(&format!("UPDATE t SET b = {}, c = 10000", b + 1));
+        mender.pull(&x);
+        assert_eq!(shown(&y), [format!("'k'|{a}|{}|10000", b + 1)], "round {round}");
+        x.pull(&y);
+    }
+    end_equal(&x, &y);
+}
+
+#[test]
+fn a_row_that_waited_and_was_refused_when_it_could_be_shown_is_mended_too() {
+    let whole = "(id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER, n INTEGER NOT NULL, CHECK(a <= b))";
+    let s = Site::memory().with(&[("t", &format!("CREATE TABLE t{whole}"))]);
+    let cell = |name: &str, value: i64, version: i64| {
+        s.exec(&format!(
+            "INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('k'), '{name}', {value}, {version}, {version}, x'01', 1, 0)"
+        ));
+    };
+    cell("a", 9, 1);
+    cell("b", 6, 1);
+    s.exec(&format!(
+        "SELECT crsql_begin_alter('t'); CREATE TABLE n{}; DROP TABLE t; ALTER TABLE n RENAME TO t; \
+         SELECT crsql_commit_alter('t')",
+        whole.replace(" NOT NULL, CHECK", ", CHECK")
+    ));
+    assert_eq!((shown(&s).len(), waiting(&s)), (0, 2), "a cell each of two transactions");
+    assert_eq!(s.one::<i64>("SELECT starling_mend()"), 0);
+    cell("b", 12, 2);
+    s.one::<i64>("SELECT starling_mend()");
+    assert_eq!((shown(&s), waiting(&s)), (vec!["'k'|9|12|NULL".to_string()], 0));
+    ledger::check(&s);
+}
