@@ -66,13 +66,13 @@ impl Session {
         Ok(renamed)
     }
 
-    /// Whether a dot is another transaction here. Of this site's own dots every token is known, so a number that was never
+    /// Whether a dot is another transaction here. Of this site's own newer dots every token is known, so a number that was never
     /// used here contradicts too; and so does a peer that has newer ones and cannot tell whether ours are the same (`theirs`
     /// is 0).
     fn contradicts(&self, ordinal: u32, version: u64, theirs: u64) -> Result<bool> {
         match (theirs, self.token_of(ordinal, version)?) {
             (0, _) => Ok(self.newest_own(ordinal)? > 0 && version > self.newest_claimed(ordinal)?),
-            (_, 0) => Ok(version <= self.newest_own(ordinal)?),
+            (_, 0) => Ok(version <= self.newest_own(ordinal)? && version > self.thinned_to(ordinal)?),
             (theirs, ours) => Ok(theirs != ours),
         }
     }

@@ -407,7 +407,8 @@ fn prune(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
             session.join_transaction()?;
             session.refresh()?;
             session.flush()?;
-            session.prune(u64::try_from(budget).unwrap_or(0))
+            let dropped = session.prune(u64::try_from(budget).unwrap_or(0))?;
+            session.thin_tokens().map(|()| dropped)
         })
         .map(integer)
 }

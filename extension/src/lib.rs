@@ -63,6 +63,7 @@ mod sql_text;
 mod sqlgen;
 pub mod sqlite;
 mod statements;
+mod tokens;
 mod touched;
 mod tx;
 mod unpack;

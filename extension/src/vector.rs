@@ -169,35 +169,6 @@ impl Session {
         Ok(sum)
     }
 
-    /// The token of a dot as far as it is remembered; 0 = not known.
-    pub fn token_of(&self, origin: u32, version: u64) -> Result<u64> {
-        if let Some(record) = self.records_of(origin, version)?.first() {
-            return Ok(record.head.token);
-        }
-        let mut find = self.fixed(
-            "SELECT token FROM main.crsql_token WHERE origin = ?1 AND version = ?2 UNION ALL \
-             SELECT token FROM main.crsql_claim WHERE origin = ?1 AND hi = ?2",
-        )?;
-        find.bind_int(1, i64::from(origin))?;
-        find.bind_int(2, version.cast_signed())?;
-        while find.step()? {
-            if find.column_int(0) != 0 {
-                return Ok(find.column_int(0).cast_unsigned());
-            }
-        }
-        Ok(0)
-    }
-
-    /// Remembers the token of a dot that has no record (any more).
-    pub fn keep_token(&self, origin: u32, version: u64, token: u64) -> Result<()> {
-        let mut keep =
-            self.fixed("INSERT OR REPLACE INTO main.crsql_token(origin, version, token) VALUES(?1, ?2, ?3)")?;
-        keep.bind_int(1, i64::from(origin))?;
-        keep.bind_int(2, version.cast_signed())?;
-        keep.bind_int(3, token.cast_signed())?;
-        keep.execute()
-    }
-
     /// Unions the claims of an answer that was merged to its end.
     pub fn claim_vector(&self, vector: &Vector) -> Result<()> {
         let meta = self.meta()?;

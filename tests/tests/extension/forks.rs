@@ -23,7 +23,7 @@ impl Node {
         let dir = dir.join(n.to_string());
         std::fs::create_dir(&dir).expect("a directory");
         let site = Site::open(&dir.join("now.db")).with(&[T]);
-        site.exec("PRAGMA synchronous = OFF");
+        site.exec("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY");
         Self { dir, site: Some(site), seen: BTreeSet::new() }
     }
 
@@ -38,7 +38,7 @@ impl Node {
             std::fs::copy(from, to).expect("files can be copied");
         }
         let site = Site::open(&self.dir.join("now.db"));
-        site.exec("PRAGMA synchronous = OFF");
+        site.exec("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY");
         self.site = Some(site);
     }
 
@@ -229,6 +229,68 @@ fn a_name_is_given_up_once_and_a_vector_that_agrees_changes_nothing() {
     assert!(!nodes[0].vector().origins.contains_key(origin));
     nodes[0].db().exec("INSERT INTO t VALUES('on', 1, 1)");
     assert_eq!(nodes[0].forks(&theirs, nodes[1].id()), Vector::default());
+}
+
+/// As many tokens of an origin are kept as this, without a record.
+const KEPT: i64 = 16 * 1024;
+
+/// Transactions of which nothing is left but the last one, and their tokens.
+fn beat(node: &Node, times: i64) {
+    for n in 0..times {
+        node.db().exec(&format!("UPDATE t SET a = {n} WHERE id = 'common'"));
+    }
+    node.db().one::<i64>("SELECT starling_prune(1000000)");
+}
+
+#[test]
+fn tokens_of_transactions_of_which_nothing_is_left_do_not_grow_without_bound() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Node::new(dir.path(), 0);
+    node.db().exec("INSERT INTO t VALUES('common', 1, 1)");
+    let tokens = || node.db().one::<i64>("SELECT count(*) FROM crsql_token");
+    let mut most = 0;
+    for n in 0..2 * KEPT + 8000 {
+        node.db().exec(&format!("UPDATE t SET a = {n} WHERE id = 'common'"));
+        if n % 1000 == 0 {
+            most = most.max(tokens());
+        }
+    }
+    assert!(most > KEPT && tokens() < KEPT + 12_000, "{most}, {}", tokens());
+    node.db().one::<i64>("SELECT starling_prune(1000000)");
+    assert_eq!(tokens(), KEPT);
+}
+
+#[test]
+fn who_was_away_for_longer_than_tokens_are_kept_is_not_taken_for_one_that_went_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut nodes: Vec<Node> = (0..2).map(|n| Node::new(dir.path(), n)).collect();
+    nodes[0].db().exec("INSERT INTO t VALUES('common', 1, 1)");
+    beat(&nodes[0], 4000);
+    pull(&mut nodes, 1, 0);
+    beat(&nodes[0], KEPT + 1000);
+    assert_eq!(nodes[0].db().one::<i64>("SELECT count(*) FROM crsql_token"), KEPT);
+    let away = nodes[1].vector();
+    assert_eq!(nodes[0].forks(&away, nodes[1].id()), Vector::default());
+    assert_eq!(nodes[0].rehome(&away), 0);
+    settle(&mut nodes);
+}
+
+#[test]
+fn who_went_back_further_than_tokens_are_kept_is_found_out_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut nodes: Vec<Node> = (0..2).map(|n| Node::new(dir.path(), n)).collect();
+    nodes[0].db().exec("INSERT INTO t VALUES('common', 1, 1)");
+    nodes[0].back_up();
+    beat(&nodes[0], 3000);
+    nodes[0].db().exec("INSERT INTO t VALUES('lost', 1, 1)");
+    beat(&nodes[0], KEPT + 1000);
+    pull(&mut nodes, 1, 0);
+    assert!(nodes[1].db().one::<i64>("SELECT count(*) FROM crsql_token") <= KEPT);
+    nodes[0].set_back();
+    beat(&nodes[0], 300);
+    nodes[0].db().exec("INSERT INTO t VALUES('anew', 1, 1)");
+    settle(&mut nodes);
+    assert_eq!(ids(nodes[1].db()), ["'anew'", "'common'", "'lost'"]);
 }
 
 #[test]
