@@ -164,6 +164,9 @@ impl Session {
                 self.tx_mut().spent.note((table.info.id, key), before, &decision.clock, &dot, next_seq);
             }
         }
+        if let Some(before) = &local.clock {
+            self.tx_mut().supersede(before.superseded_by(&decision.clock));
+        }
         let entries = entries(incoming, &decision);
         self.put_clock_later(table, key, decision.clock, local.clock.is_some())?;
         let changes = decision.won.len() as u64

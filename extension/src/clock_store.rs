@@ -42,6 +42,9 @@ impl OpenBlock {
     /// As it is on disk, under its first key.
     fn read(table: u32, first: &[u8], bytes: &[u8]) -> Result<Self> {
         let block = ClockBlock::decode(bytes).map_err(|e| corrupt("a clock block", e))?;
+        if block.iter().next().is_none_or(|(key, _)| key != first) {
+            return Err(corrupt("a clock block", "it begins with another key than it is filed under"));
+        }
         Ok(Self { table, first: Some(first.to_vec()), lo: None, hi: Bound::Unknown, block, dirty: false })
     }
 

@@ -42,11 +42,13 @@ impl Session {
     /// Writes the touches that the journal holds now.
     pub fn flush_journal(&self) -> Result<()> {
         if self.journal.borrow().is_empty() {
-            return self.write_block();
+            self.write_block()?;
+            return self.keeping_rowid(|| self.sweep_after_merges());
         }
         let mut touches = self.journal.borrow_mut().take();
         let rowid = self.db.last_insert_rowid();
-        let result = self.flush_touches(&mut touches).and_then(|()| self.write_block());
+        let result = self.flush_touches(&mut touches);
+        let result = result.and_then(|()| self.write_block()).and_then(|()| self.sweep_after_merges());
         self.db.set_last_insert_rowid(rowid);
         // What is written from here on belongs to no small transaction.
         let unused = self.tx.borrow_mut().fresh.take();

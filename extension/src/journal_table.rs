@@ -8,7 +8,7 @@
 use crate::no_rows::{Empty, NoRows};
 use crate::session::{Hot, LastCommit, Session, Shared};
 use crate::sqlgen::{Ident, Tag, TagOp, JOURNAL, KEY_SLOTS};
-use crate::sqlite::{Args, Change, Conflict, Db, Error, IndexInfo, Op, Result, VTab};
+use crate::sqlite::{codes, Args, Change, Conflict, Db, Error, IndexInfo, Op, Result, VTab};
 use crate::tx::LastTable;
 use starling_crdt::key;
 use starling_crdt::local::TouchKind;
@@ -185,7 +185,7 @@ impl Session {
             return Ok(());
         }
         let mask = values.int(MASK).cast_unsigned();
-        let LastTable { columns, told, .. } = self.table_of_touch(tag.table)?;
+        let LastTable { columns, keys, told, .. } = self.table_of_touch(tag.table)?;
         let (kind, width) = match tag.op {
             TagOp::Insert | TagOp::Move => {
                 let replace =
@@ -207,6 +207,14 @@ impl Session {
                 return Ok(());
             }
         };
+        if (0..if tag.packed { 0 } else { keys }).any(|i| matches!(values.get(KEY + i), ValueRef::Null)) {
+            // A row that came to be without us, if there is one at all.
+            return if kind == TouchKind::Delete {
+                Ok(())
+            } else {
+                Err(Error::new(codes::CONSTRAINT_NOTNULL, NULL_KEY))
+            };
+        }
         let mut odd = false;
         self.journal.borrow_mut().touch(tag.table, kind, width, |out| odd = put_key(values, tag.packed, out));
         if odd {
@@ -240,7 +248,7 @@ impl Session {
             let value = if packed { unpacked.get(i).copied() } else { Some(values.get(KEY + i)) };
             let odd = matches!(value, Some(v @ ValueRef::Real(_)) if !key::is_canonical(v));
             if odd && column.affinity != crate::schema::Affinity::Real {
-                return Err(Error::new(crate::sqlite::codes::MISMATCH, ODD_KEY));
+                return Err(Error::new(codes::MISMATCH, ODD_KEY));
             }
         }
         Ok(())
@@ -320,7 +328,8 @@ impl Session {
         let known = self.table(table)?.ok_or_else(|| {
             Error::msg("starling: a trigger names a table that is not a CRR any more; call crsql_as_crr again")
         })?;
-        let last = LastTable { id: table, columns: known.column_ids.len() as u64, told: known.info.tells_overwritten };
+        let (columns, keys) = (known.column_ids.len() as u64, known.info.keys.len());
+        let last = LastTable { id: table, columns, keys, told: known.info.tells_overwritten };
         self.tx.borrow_mut().last_table = Some(last);
         Ok(last)
     }
@@ -354,6 +363,10 @@ impl Session {
 }
 
 const JOIN: &str = "INSERT INTO starling_extension_is_not_loaded__load_starling_so__format_1(tag) VALUES(0)";
+
+const NULL_KEY: &str =
+    "starling: a key column of a CRR is NULL, which no other node could tell from another row: make the column NOT \
+                        NULL again";
 
 const ODD_KEY: &str = "starling: a REAL key that equals an integer (such as 1.0 or -0.0) would be the same key as the \
                        integer here and another one elsewhere; store the integer, or give the key column a type";

@@ -237,6 +237,9 @@ impl<'s> LogWriter<'s> {
 
     /// Writes what is left; the record is then on disk as far as it goes, and may be gone on with.
     pub fn finish(mut self) -> Result<OpenRecord> {
+        if self.session.tx.borrow().superseded > 0 {
+            self.garbage += std::mem::take(&mut self.session.tx_mut().superseded);
+        }
         if self.record.written {
             if !self.chunk.is_empty() {
                 self.write_chunk()?;

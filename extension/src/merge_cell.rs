@@ -111,6 +111,9 @@ impl Session {
             }
         };
         let replaced = before.map(|before| before.stamp).filter(|before| *before != cell.stamp);
+        if before.is_some_and(|before| before.version > 0 && before.stamp != cell.stamp) {
+            self.tx_mut().supersede(1);
+        }
         let dot = self.tx.borrow().local.map(|open| open.stamp());
         if let (Some(replaced), Some(dot)) = (replaced, dot) {
             if replaced.same_dot(&dot) {

@@ -11,7 +11,12 @@ use std::rc::Rc;
 /// file becomes one of format 3 with the first young clock, of the present one when triggers are made.
 pub const FORMAT: i64 = 4;
 /// Makes the internal tables that are not there.
-pub const SCHEMA: &str = include_str!("../../sql/extension/schema.sql");
+const SCHEMA: &str = include_str!("../../sql/extension/schema.sql");
+
+/// The statements that make them. Without comments, which an application may have forbidden (`SQLITE_DBCONFIG_ENABLE_COMMENTS`).
+pub fn schema() -> String {
+    SCHEMA.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n")
+}
 /// The newest format whose records have a column for each field.
 pub const WITH_COLUMNS: i64 = 3;
 
@@ -89,7 +94,7 @@ impl Session {
             if joins {
                 self.join_transaction()?;
             }
-            self.db.exec(SCHEMA)?;
+            self.db.exec(&schema())?;
             self.db.exec(&format!(
                 "INSERT OR IGNORE INTO main.crsql_master VALUES('crsqlite_version', 160300), \
                  ('starling.format', {FORMAT}), ('starling.least_reader', {FORMAT}), ('starling.least_writer', {FORMAT}), \

@@ -84,6 +84,15 @@ impl Session {
         self.prune(share.min(cap.max(BUDGET_MAX))).map(|_| ())
     }
 
+    /// As [`Session::prune_some`], for what merges of this transaction have made garbage of.
+    pub fn sweep_after_merges(&self) -> Result<()> {
+        if self.tx.borrow().unswept == 0 {
+            return Ok(());
+        }
+        let unswept = std::mem::take(&mut self.tx_mut().unswept);
+        self.prune_some(unswept)
+    }
+
     /// Looks at about `budget` entries of the oldest records after the place where the last sweep stopped; returns how
     /// many entries were dropped.
     pub fn prune(&self, budget: u64) -> Result<u64> {

@@ -3,7 +3,7 @@
 //! Files of format 4 have a blob for each, and their foreign dots in a table of its own. Those of formats 1 to 3 have a column
 //! for each field; they are read and written as they are, until triggers are made in them (`settle_records`).
 
-use crate::meta::{Meta, SCHEMA, WITH_COLUMNS};
+use crate::meta::{schema, Meta, WITH_COLUMNS};
 use crate::session::{corrupt, Cached, Hot, Session, Sql};
 use crate::sqlite::{codes, Result, Stmt};
 use starling_crdt::changeset::DotHeader;
@@ -419,7 +419,7 @@ impl Session {
             Err(e) if e.primary() == codes::LOCKED => return Ok(false),
             other => other?,
         }
-        self.db.exec(SCHEMA)?;
+        self.db.exec(&schema())?;
         let mut last = 0;
         while let Some(record) = self.record_after(last)? {
             last = record.db_version;
@@ -427,6 +427,6 @@ impl Session {
         }
         self.db.exec("DROP TABLE main.crsql_log")?;
         // The view of that name.
-        self.db.exec(SCHEMA).map(|()| true)
+        self.db.exec(&schema()).map(|()| true)
     }
 }

@@ -163,7 +163,7 @@ pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
         columns: raw
             .iter()
             .filter(|c| c.pk == 0)
-            .map(|c| Column { required: c.not_null && c.column.default_sql.is_none(), ..c.column.clone() })
+            .map(|c| Column { required: c.not_null && defaults_to_null(&c.column), ..c.column.clone() })
             .collect(),
         schema_order: raw.iter().filter(|c| c.pk == 0).map(|c| c.column.name.clone()).collect(),
         name: real_name,
@@ -316,6 +316,12 @@ fn other_unique(db: Db, name: &str) -> Result<Option<String>> {
         }
     }
     Ok(None)
+}
+
+/// Whether a cell that nobody gave a value is NULL: without a default, or by one that says so.
+fn defaults_to_null(column: &Column) -> bool {
+    let default = column.default_sql.as_deref().map(|sql| sql.trim_matches(['(', ')', ' ', '\t', '\n', '\r']));
+    default.is_none_or(|sql| sql.eq_ignore_ascii_case("null"))
 }
 
 fn foreign_keys(db: Db, name: &str) -> Result<Option<String>> {

@@ -16,6 +16,8 @@ fn reset<T>(items: &mut Vec<T>) {
 /// What the journal wants to know of the table that was touched last.
 #[derive(Clone, Copy, Debug)]
 pub struct LastTable {
+    /// How many columns its key has.
+    pub keys: usize,
     /// Its id.
     pub id: u32,
     /// How many columns it has besides its key.
@@ -49,6 +51,10 @@ pub struct TxState {
     pub requested: u64,
     /// Changes applied by merges.
     pub rows_impacted: i64,
+    /// What merges have superseded in the log, and no record tells of yet.
+    pub superseded: u64,
+    /// What merges have superseded since the last sweep.
+    pub unswept: u64,
     /// The newest log record.
     pub tail: Option<Tail>,
     /// Parts of a changeset seen so far in this transaction.
@@ -115,6 +121,8 @@ impl TxState {
             first_version,
             requested,
             rows_impacted,
+            superseded,
+            unswept,
             tail,
             parts,
             poisoned,
@@ -147,6 +155,7 @@ impl TxState {
         (*last_table, *last_site, *fresh, *file_version, *block) = (None, None, None, None, None);
         *temporary_schema = None;
         (*requested, *rows_impacted, *file, *attached) = (0, 0, 0, 0);
+        (*superseded, *unswept) = (0, 0);
         reset(taken);
         reset(twins);
         reset(overwritten);
@@ -195,6 +204,12 @@ impl TxState {
             *slot = Some(Rc::clone(&copy));
         }
         self.saved = saved;
+    }
+
+    /// A merge has superseded so much of the log.
+    pub fn supersede(&mut self, entries: u64) {
+        self.superseded += entries;
+        self.unswept += entries;
     }
 
     /// Whether this part is the one that follows those seen of its changeset in this transaction.

@@ -64,6 +64,8 @@ mod sight_adverse;
 mod threads;
 #[path = "extension/transparency.rs"]
 mod transparency;
+#[path = "extension/upkeep.rs"]
+mod upkeep;
 #[path = "extension/young.rs"]
 mod young;
 #[path = "extension/young_laws.rs"]

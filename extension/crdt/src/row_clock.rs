@@ -154,6 +154,17 @@ impl RowClock {
         self.life.iter().chain(&self.moved)
     }
 
+    /// How many log entries, or cells of some, have nothing to say any more once this clock is in its row's place.
+    #[must_use]
+    pub fn superseded_by(&self, after: &Self) -> u64 {
+        let goes =
+            |cell: &&CellClock| cell.version > 0 && after.cell(cell.column).is_none_or(|c| c.stamp != cell.stamp);
+        let cells = self.cells.iter().filter(goes).count() as u64;
+        let began_with = self.based || self.life.is_some() || self.moved.is_some();
+        let begins_anew = after.cl != self.cl || after.life != self.life || after.based != self.based;
+        cells + u64::from(began_with && begins_anew)
+    }
+
     /// Whether anything that it says stems from a dot.
     #[must_use]
     pub fn names_dot(&self, dot: &Stamp) -> bool {

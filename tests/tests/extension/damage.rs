@@ -106,6 +106,18 @@ fn a_damaged_row_clock_is_an_error_that_says_so() {
 }
 
 #[test]
+fn row_clocks_that_are_filed_under_a_wrong_key_are_an_error_that_says_so() {
+    let s = filled();
+    s.exec("WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 500) INSERT INTO t SELECT i, 1, 1 FROM n");
+    s.exec("UPDATE t SET a = a + 1");
+    let rows = s.rows("SELECT * FROM t ORDER BY id");
+    s.exec("UPDATE crsql_rows_1 SET first = CAST(first || x'00' AS BLOB) WHERE first = (SELECT max(first) FROM crsql_rows_1)");
+    let message = s.refused("UPDATE t SET a = a + 1");
+    assert!(message.contains("another key than it is filed under") && message.contains("Restore"), "{message}");
+    assert_eq!(s.rows("SELECT * FROM t ORDER BY id"), rows, "a write half-way");
+}
+
+#[test]
 fn row_clocks_that_are_gone_are_damage_and_no_table_that_the_user_has_to_find() {
     let s = filled();
     s.exec("DROP TABLE crsql_rows_1");

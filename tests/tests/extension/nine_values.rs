@@ -223,3 +223,20 @@ fn i6_that_a_row_has_been_born_by_nine_values_reaches_who_holds_no_more_than_an_
         }
     }
 }
+
+#[test]
+fn a_not_null_column_whose_default_is_null_is_waited_for() {
+    for (i, default) in ["", "DEFAULT NULL", "DEFAULT (null)", "ON CONFLICT IGNORE DEFAULT NULL"].iter().enumerate() {
+        let table = format!("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INTEGER NOT NULL {default})");
+        let (s, peer) = (Site::memory().with(&[("t", &table)]), Site::memory().with(&[("t", &table)]));
+        s.exec("INSERT INTO t VALUES(1, 'one', 1)");
+        peer.pull_nine(&s, |changes| {
+            if i % 2 == 0 {
+                changes.truncate(1)
+            }
+        });
+        peer.pull_nine(&s, |_| {});
+        assert_eq!(peer.rows("SELECT * FROM t"), ["1|'one'|1"], "{default}");
+        assert_eq!(peer.one::<i64>("SELECT crsql_pending()"), 0, "{default}");
+    }
+}

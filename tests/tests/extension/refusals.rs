@@ -126,3 +126,36 @@ fn updates_and_deletes_of_crsql_changes_and_malformed_values_are_errors_that_say
     assert!(s.refused(cl_0).contains("cl is 0"), "no replica would take such a row from us");
     assert!(s.refused("SELECT crsql_config_set('nonsense', 1)").contains("unknown setting"));
 }
+
+#[test]
+fn a_key_that_lost_its_not_null_behind_our_back_takes_no_null_and_stops_nothing() {
+    for key in ["k TEXT NOT NULL PRIMARY KEY, l TEXT", "k TEXT NOT NULL, l TEXT NOT NULL, PRIMARY KEY(k, l)"] {
+        let (s, peer) = (Site::memory(), Site::memory());
+        for site in [&s, &peer] {
+            let (columns, rest) = key.split_once(", ").expect("two");
+            site.exec(&format!("CREATE TABLE t({columns}, a, {rest})"));
+            site.one::<String>("SELECT crsql_as_crr('t')");
+        }
+        s.exec("INSERT INTO t(k, l, a) VALUES('one', 'x', 1)");
+        s.exec(
+            "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '') WHERE name = 't'; \
+             PRAGMA writable_schema = RESET",
+        );
+        let message = s.refused("INSERT INTO t(k, l, a) VALUES(NULL, 'x', 2)");
+        assert!(message.contains("make the column NOT NULL again"), "{message}");
+        assert!(s.refused("UPDATE t SET k = NULL").contains("is NULL"));
+        s.exec("INSERT INTO t(k, l, a) VALUES('two', 'x', 2)");
+        assert_eq!(s.rows("SELECT k, a FROM t ORDER BY k"), ["'one'|1", "'two'|2"]);
+        // One that came to be without us can go.
+        s.db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).expect("a setting");
+        s.exec("INSERT INTO t(k, l, a) VALUES(NULL, 'x', 3)");
+        s.db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true).expect("a setting");
+        assert!(s.refused("UPDATE t SET a = 4 WHERE k IS NULL").contains("is NULL"));
+        s.exec("DELETE FROM t WHERE k IS NULL");
+        peer.pull(&s);
+        assert_eq!(
+            (peer.rows("SELECT * FROM t ORDER BY k"), peer.changes()),
+            (s.rows("SELECT * FROM t ORDER BY k"), s.changes())
+        );
+    }
+}
