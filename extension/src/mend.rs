@@ -13,6 +13,8 @@ use std::collections::{BTreeSet, HashMap};
 
 /// What is tried again may mend something else of its row, but not without end.
 const ROUNDS: usize = 8;
+/// So many of the parts that tell of changed rows are tried again after a merge.
+const NEWEST: usize = 8;
 /// So many rows of parts that are gone may be remembered, besides as many as there are of others.
 const SPARE: usize = 1024;
 /// So many parts are tried again at once where nobody knows which rows have changed.
@@ -114,11 +116,16 @@ impl Session {
         while let Some(item) = reader.next_item().map_err(damaged)? {
             match item {
                 Item::Table(def) => {
-                    tables.push(self.table_meant(def.name)?.filter(|t| t.info.keys.len() == def.key_columns));
+                    let table = self.table_meant(def.name)?.filter(|t| t.info.keys.len() == def.key_columns);
+                    tables.push(table.map(|table| (table, def)));
                 }
                 Item::Row(row) => {
-                    let Some(Some(table)) = tables.get(row.table) else { continue };
+                    let Some(Some((table, def))) = tables.get(row.table) else { continue };
                     let Ok(key) = canonical_key(self, table, row.key)? else { continue };
+                    // Most rows of a large part were taken.
+                    if !self.still_waits(table, def, &key, &row)? {
+                        continue;
+                    }
                     let mut refused = self.refused.borrow_mut();
                     refused.noted += 1;
                     refused.parts.entry(key.into_owned()).or_default().push((table.info.id, id));
@@ -152,7 +159,8 @@ impl Session {
             if due.is_empty() {
                 break;
             }
-            for part in due {
+            // Where a cell is refused over and over, what was refused first has mostly been overtaken.
+            for part in due.into_iter().rev().take(NEWEST) {
                 changes += self.retry_part(part)?;
             }
         }

@@ -120,14 +120,22 @@ impl Session {
             Ok(key) => key,
             Err(why) => return Ok(Some(why)),
         };
-        let local = self.local_row(table, &key, true)?;
-        let incoming = incoming(row, &cells);
-        let changes = decide(local.clock.as_ref(), &local, &incoming, &table.column_ids, false).is_some();
-        local.check()?;
+        let changes = self.would_change(table, &key, row, &cells)?;
         let noted =
             kept.table.eq_ignore_ascii_case(&table.info.name) && kept.reason != NO_TABLE && kept.reason != NO_COLUMN;
         let reason = if noted { kept.reason.as_str() } else { TRY_AGAIN };
         Ok(changes.then(|| reason.to_string()))
+    }
+
+    /// Whether the row of a part is not merged yet, nor overtaken.
+    pub fn still_waits(&self, table: &Table, def: &TableDef<'_>, key: &[u8], row: &Row<'_>) -> Result<bool> {
+        self.known_cells(table, def, row)?.map_or(Ok(true), |cells| self.would_change(table, key, row, &cells))
+    }
+
+    fn would_change(&self, table: &Table, key: &[u8], row: &Row<'_>, cells: &[KnownCell]) -> Result<bool> {
+        let local = self.local_row(table, key, true)?;
+        let changes = decide(local.clock.as_ref(), &local, &incoming(row, cells), &table.column_ids, false).is_some();
+        local.check().map(|()| changes)
     }
 
     /// Local column id, col_version and value of each cell that a row names; `None` if one of the columns is not known
