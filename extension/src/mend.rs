@@ -6,9 +6,8 @@
 
 use crate::affinity::canonical_key;
 use crate::aside::{NO_COLUMN, NO_TABLE};
-use crate::session::{corrupt, Session};
+use crate::session::Session;
 use crate::sqlite::Result;
-use starling_crdt::changeset::{Item, PartReader};
 use std::collections::{BTreeSet, HashMap};
 
 /// What is tried again may mend something else of its row, but not without end.
@@ -110,30 +109,17 @@ impl Session {
     }
 
     fn note_rows(&self, id: i64, part: &[u8]) -> Result<()> {
-        let damaged = |e| corrupt("crsql_aside", e);
-        let mut reader = PartReader::new(part).map_err(damaged)?;
-        let mut tables = Vec::new();
-        while let Some(item) = reader.next_item().map_err(damaged)? {
-            match item {
-                Item::Table(def) => {
-                    let table = self.table_meant(def.name)?.filter(|t| t.info.keys.len() == def.key_columns);
-                    tables.push(table.map(|table| (table, def)));
-                }
-                Item::Row(row) => {
-                    let Some(Some((table, def))) = tables.get(row.table) else { continue };
-                    let Ok(key) = canonical_key(self, table, row.key)? else { continue };
-                    // Most rows of a large part were taken.
-                    if !self.still_waits(table, def, &key, &row)? {
-                        continue;
-                    }
-                    let mut refused = self.refused.borrow_mut();
-                    refused.noted += 1;
-                    refused.parts.entry(key.into_owned()).or_default().push((table.info.id, id));
-                }
-                Item::Dot(_) | Item::Author(_) => {}
+        self.each_row_kept(part, &mut |_, def, table, row| {
+            let Some(table) = table else { return Ok(()) };
+            let Ok(key) = canonical_key(self, table, row.key)? else { return Ok(()) };
+            // Most rows of a large part were taken.
+            if self.still_waits(table, def, &key, row)? {
+                let mut refused = self.refused.borrow_mut();
+                refused.noted += 1;
+                refused.parts.entry(key.into_owned()).or_default().push((table.info.id, id));
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// A merge has changed a row: what was refused of it may fit now.

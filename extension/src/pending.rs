@@ -13,7 +13,7 @@ use crate::sqlite::Result;
 use starling_crdt::changeset::{Item, PartReader, Row, RowKind, TableDef};
 use starling_crdt::decide::{decide, Incoming, IncomingCell, IncomingKind};
 use starling_crdt::row_clock::{RowClock, Stamp};
-use starling_crdt::{SiteId, Value, ValueRef};
+use starling_crdt::{Dot, SiteId, Value, ValueRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -45,6 +45,9 @@ struct Kept {
     reason: String,
     part: Vec<u8>,
 }
+
+/// What is called for each row of a part: the part's dot, the row's table as the part names it and as it is here, the row.
+pub type EachRow<'f> = &'f mut dyn FnMut(&Dot, &TableDef<'_>, Option<&Table>, &Row<'_>) -> Result<()>;
 
 /// Local column id, col_version and value.
 type KnownCell = (u32, u64, Value);
@@ -83,8 +86,18 @@ impl Session {
     }
 
     fn pending_of_part(&self, kept: &Kept, pending: &mut Pending) -> Result<()> {
+        self.each_row_kept(&kept.part, &mut |dot, def, table, row| {
+            let Some(reason) = self.why_waiting(kept, def, table, row)? else { return Ok(()) };
+            let waiting = Waiting { table: def.name.to_string(), reason, site: dot.origin.site, version: dot.version };
+            *pending.entry(waiting).or_insert(0) += 1;
+            Ok(())
+        })
+    }
+
+    /// Calls `f` with every row of a part that is kept aside.
+    pub fn each_row_kept(&self, part: &[u8], f: EachRow<'_>) -> Result<()> {
         let damaged = |e| corrupt("crsql_aside", e);
-        let mut reader = PartReader::new(&kept.part).map_err(damaged)?;
+        let mut reader = PartReader::new(part).map_err(damaged)?;
         let dot = reader.header().dot.dot;
         let mut tables: Vec<(TableDef<'_>, Option<Rc<Table>>)> = Vec::new();
         while let Some(item) = reader.next_item().map_err(damaged)? {
@@ -95,10 +108,7 @@ impl Session {
                 }
                 Item::Row(row) => {
                     let Some((def, table)) = tables.get(row.table) else { continue };
-                    let Some(reason) = self.why_waiting(kept, def, table.as_deref(), &row)? else { continue };
-                    let table = def.name.to_string();
-                    let waiting = Waiting { table, reason, site: dot.origin.site, version: dot.version };
-                    *pending.entry(waiting).or_insert(0) += 1;
+                    f(&dot, def, table.as_deref(), &row)?;
                 }
                 Item::Dot(_) | Item::Author(_) => {}
             }
