@@ -2,10 +2,11 @@
 # make test    every test                  make demo    the main job on real data (KEEP=1 leaves it running)
 # make test-drivers   one program per language and driver
 # make bench   figures beside plain SQLite
+# make bench-peer   the same work with cr-sqlite, which it fetches
 # make fuzz TARGET=sql SECONDS=180   looks for inputs that break something (docs/TESTING.md)
 # make valgrind   the extension in the stock shell under memcheck
 # make setup   what is needed from Debian  make fmt     formats the sources     make clean
-.PHONY: all setup test test-drivers demo bench fuzz valgrind fmt clean
+.PHONY: all setup test test-drivers demo bench bench-peer fuzz valgrind fmt clean
 export STARLING_SO := $(CURDIR)/dist/starling.so
 export STARLING_BIN := $(CURDIR)/dist/starling
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -30,6 +31,9 @@ demo: all
 
 bench: all
 	cargo run --release --locked -p starling-tests --bin bench
+
+bench-peer: all
+	CRSQLITE_SO="$$(scripts/peer.sh)" STARLING_BENCH_ONLY=peer cargo run --release --locked -p starling-tests --bin bench
 
 fuzz:
 	@scripts/fuzz.sh "$(TARGET)" "$(or $(SECONDS),180)"

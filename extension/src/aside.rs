@@ -1,14 +1,23 @@
 //! What cannot be merged here is kept, visible, served on to others, and tried again when the schema changes.
 
+use crate::affinity::canonical_key;
 use crate::fnv;
 use crate::session::Session;
 use crate::sqlite::Result;
-use starling_crdt::changeset::Header;
+use starling_crdt::changeset::{Header, Row, TableDef};
+use starling_crdt::overtaken::Overtaken;
 
 /// Why rows of a table wait that is none here.
 pub const NO_TABLE: &str = "this database has no CRR of that name and key";
 /// Why a row waits that has a cell of an unknown column.
 pub const NO_COLUMN: &str = "it names a column that this database does not have";
+
+/// Under this it is noted which part was the newest when the overtaken ones were looked for, and how many there were then.
+const TIDIED: &str = "aside";
+/// Parts that come before they are looked for again, at least.
+const FEW: i64 = 64;
+/// The rows of the newest parts that are compared (some tens of MB).
+const MOST_ROWS: usize = 100_000;
 
 impl Session {
     /// Keeps a part whose rows could not all be merged.
@@ -32,7 +41,68 @@ impl Session {
         add.bind_int(5, header.dot.dot.version.cast_signed())?;
         add.bind_int(6, hash.cast_signed())?;
         add.bind_blob(7, part)?;
-        add.execute()
+        add.execute()?;
+        self.drop_overtaken()
+    }
+
+    /// Drops what says nothing any more that something else kept aside does not beat; as often as their number doubles, so that
+    /// each part is looked at a few times, however many there are.
+    fn drop_overtaken(&self) -> Result<()> {
+        let newest = self.int("SELECT coalesce(max(id), 0) FROM main.crsql_aside")?;
+        let last = self.noted(TIDIED)?;
+        let (from, stayed) = last.as_deref().and_then(|last| last.split_once(' ')).unwrap_or_default();
+        let from: i64 = from.parse().unwrap_or(0);
+        if (from..from.saturating_add(FEW.max(stayed.parse().unwrap_or(0)))).contains(&newest) {
+            return Ok(());
+        }
+        let mut best = Overtaken::default();
+        let mut all = self.fixed("SELECT id, part FROM main.crsql_aside ORDER BY id DESC")?;
+        let mut parts = 0;
+        while best.len() < MOST_ROWS && all.step()? {
+            // What is damaged is told where it is needed.
+            let _ = best.note(all.column_int(0), all.column_blob(1));
+            parts += 1;
+        }
+        all.reset();
+        let mut overtaken = Vec::new();
+        for _ in 0..parts {
+            if all.step()? && self.is_overtaken(&best, all.column_int(0), all.column_blob(1))? {
+                overtaken.push(all.column_int(0));
+            }
+        }
+        drop(all);
+        for id in &overtaken {
+            self.drop_part(*id)?;
+        }
+        let stay = self.aside_count()?;
+        self.set_note(TIDIED, &format!("{newest} {stay}"))
+    }
+
+    fn is_overtaken(&self, best: &Overtaken, id: i64, part: &[u8]) -> Result<bool> {
+        let mut failed = Ok(());
+        let overtaken = best.overtakes(id, part, &mut |def, row| {
+            let waits = if failed.is_ok() { self.row_still_waits(def, row) } else { Ok(true) };
+            let waits = waits.map_err(|e| failed = Err(e));
+            waits == Ok(false)
+        });
+        failed.map(|()| overtaken.unwrap_or(false))
+    }
+
+    /// Whether a row of a part is not merged yet, nor overtaken by what was merged.
+    fn row_still_waits(&self, def: &TableDef<'_>, row: &Row<'_>) -> Result<bool> {
+        let Some(table) = self.table_meant(def.name)?.filter(|t| t.info.keys.len() == def.key_columns) else {
+            return Ok(true);
+        };
+        match canonical_key(self, &table, row.key)? {
+            Ok(key) => self.still_waits(&table, def, &key, row),
+            Err(_) => Ok(true),
+        }
+    }
+
+    fn drop_part(&self, id: i64) -> Result<()> {
+        let mut drop = self.fixed("DELETE FROM main.crsql_aside WHERE id = ?1")?;
+        drop.bind_int(1, id)?;
+        drop.execute()
     }
 
     /// Whether something of a dot is kept aside.
@@ -87,9 +157,7 @@ impl Session {
         self.take_put_aside();
         let changes = self.merge_aside(part)?;
         if !self.take_put_aside() {
-            let mut drop = self.fixed("DELETE FROM main.crsql_aside WHERE id = ?1")?;
-            drop.bind_int(1, id)?;
-            drop.execute()?;
+            self.drop_part(id)?;
         }
         Ok(changes)
     }

@@ -101,6 +101,20 @@ pub(crate) fn register(db: Db) -> Result<()> {
     registered
 }
 
+/// Makes the internal tables where they are missing, looks after triggers that were lost, and joins the inboxes.
+fn settle(session: &session::Session) -> Result<()> {
+    {
+        // Mostly there is nothing to do: what that takes to know is asked under one lock, where each question would take its own.
+        let mut reading = session.db.prepare_transient("PRAGMA main.schema_version")?;
+        if reading.step()? && session.has_schema()? && session.agrees_with_schema()? {
+            return session.join_inboxes();
+        }
+    }
+    let ready = session.ensure_schema();
+    let repaired = ready.and_then(|()| session.resume_if_altered());
+    session.join_when_inboxes_fill().and(repaired)
+}
+
 fn register_at_once(db: Db) -> Result<()> {
     if functions::is_registered(db) {
         // Loaded twice, by the program and by a library that it uses, say.
@@ -117,9 +131,7 @@ fn register_at_once(db: Db) -> Result<()> {
     session.loading.set(true);
     if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.
-        let ready = session.ensure_schema();
-        let repaired = ready.and_then(|()| session.resume_if_altered());
-        if session.join_when_inboxes_fill().and(repaired).is_err() {
+        if settle(&session).is_err() {
             // SQLite takes the connection's last error for ours: a success puts it out of mind.
             db.exec(";")?;
         }

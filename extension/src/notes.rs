@@ -1,4 +1,4 @@
-//! What is noted of a table in `crsql_master`, as text under `<what>.<the table's id>`.
+//! What is noted in `crsql_master`, as text; of a table under `<what>.<the table's id>`.
 
 use crate::session::Session;
 use crate::sqlite::Result;
@@ -6,9 +6,7 @@ use crate::sqlite::Result;
 impl Session {
     /// What is noted.
     pub fn table_note(&self, what: &str, table: u32) -> Result<Option<String>> {
-        let mut get = self.fixed("SELECT value FROM main.crsql_master WHERE key = ?1")?;
-        get.bind_text(1, format!("{what}.{table}"))?;
-        Ok(if get.step()? { Some(crate::schema::text(get.column_text(0))) } else { None })
+        self.noted(&format!("{what}.{table}"))
     }
 
     /// Notes it; where it is noted already, nothing is written.
@@ -16,10 +14,7 @@ impl Session {
         if self.table_note(what, table)?.as_deref() == Some(value) {
             return Ok(());
         }
-        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES(?1, ?2)")?;
-        set.bind_text(1, format!("{what}.{table}"))?;
-        set.bind_text(2, value)?;
-        set.execute()
+        self.set_note(&format!("{what}.{table}"), value)
     }
 
     /// Forgets it.
@@ -27,5 +22,20 @@ impl Session {
         let mut drop = self.fixed("DELETE FROM main.crsql_master WHERE key = ?1")?;
         drop.bind_text(1, format!("{what}.{table}"))?;
         drop.execute()
+    }
+
+    /// What is noted under a key.
+    pub fn noted(&self, key: &str) -> Result<Option<String>> {
+        let mut get = self.fixed("SELECT value FROM main.crsql_master WHERE key = ?1")?;
+        get.bind_text(1, key)?;
+        Ok(if get.step()? { Some(crate::schema::text(get.column_text(0))) } else { None })
+    }
+
+    /// Notes something under a key.
+    pub fn set_note(&self, key: &str, value: &str) -> Result<()> {
+        let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES(?1, ?2)")?;
+        set.bind_text(1, key)?;
+        set.bind_text(2, value)?;
+        set.execute()
     }
 }

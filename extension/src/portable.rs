@@ -125,9 +125,14 @@ impl Session {
     /// its own writes their version in their own transaction. Where it cannot be made, they wait for the next drain like
     /// everybody's.
     pub fn join_when_inboxes_fill(&self) -> Result<()> {
-        if !self.has_schema()? {
-            return Ok(());
+        if self.has_schema()? {
+            self.join_inboxes()?;
         }
+        Ok(())
+    }
+
+    /// The same in a file that has the internal tables.
+    pub fn join_inboxes(&self) -> Result<()> {
         for table in self.captured_by_inbox()? {
             if !self.has_inbox(table)? {
                 continue;

@@ -38,6 +38,8 @@ mod nine_between;
 mod nine_laws;
 #[path = "extension/nine_values.rs"]
 mod nine_values;
+#[path = "extension/overtaken.rs"]
+mod overtaken;
 #[path = "extension/pending.rs"]
 mod pending;
 #[path = "extension/plain.rs"]

@@ -18,6 +18,7 @@ pub mod key;
 pub mod local;
 pub mod log_chunk;
 pub mod order_key;
+pub mod overtaken;
 pub mod ranges;
 pub mod record;
 pub mod row_clock;

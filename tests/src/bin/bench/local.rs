@@ -179,7 +179,7 @@ fn file_size(db: &Connection, dir: &Path, name: &str) -> Result<f64> {
 }
 
 /// All timings of one kind in one run, by name.
-fn measure(
+pub fn measure(
     dir: &Path,
     kind: Kind,
     so: &Path,
@@ -235,6 +235,9 @@ pub fn collect_changesets(db: &Connection) -> Result<Vec<Vec<u8>>> {
     Ok(parts)
 }
 
+/// Named, as builds of cr-sqlite differ in whether there is a tenth.
+const NINE: &str = r#""table", pk, cid, val, col_version, db_version, site_id, cl, seq"#;
+
 type Nine = (String, Vec<u8>, String, rusqlite::types::Value, i64, i64, Vec<u8>, i64, i64);
 
 fn nine(r: &rusqlite::Row<'_>) -> rusqlite::Result<Nine> {
@@ -253,7 +256,8 @@ pub fn merge_all(db: &Connection, parts: &[Vec<u8>]) -> Result<()> {
 }
 
 fn merge_cells(db: &Connection, cells: &[Nine]) -> Result<()> {
-    let mut stmt = db.prepare_cached("INSERT INTO crsql_changes VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+    let mut stmt =
+        db.prepare_cached(&format!("INSERT INTO crsql_changes({NINE}) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"))?;
     for c in cells {
         stmt.execute(params![c.0, c.1, c.2, c.3, c.4, c.5, c.6, c.7, c.8])?;
     }
@@ -262,8 +266,8 @@ fn merge_cells(db: &Connection, cells: &[Nine]) -> Result<()> {
 
 /// Merges the first `count` changes of a database into another, in one transaction. Seconds without those for reading: the cells come
 /// in slices, so that no time goes into fetching hundreds of megabytes of them from memory.
-fn merge_changes(from: &Connection, into: &Connection, count: usize) -> Result<f64> {
-    let mut stmt = from.prepare("SELECT * FROM crsql_changes")?;
+pub fn merge_changes(from: &Connection, into: &Connection, count: usize) -> Result<f64> {
+    let mut stmt = from.prepare(&format!("SELECT {NINE} FROM crsql_changes"))?;
     let mut changes = stmt.query_map([], nine)?.take(count);
     let mut took = timed(|| Ok(into.execute_batch("BEGIN IMMEDIATE")?))?;
     loop {

@@ -3,6 +3,7 @@
 
 mod latency;
 mod local;
+mod peer;
 mod portable;
 mod profile;
 mod scale;
@@ -59,6 +60,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok("portable") => Some(portable::run(&so, runs)?),
         Ok("scale") => Some(scale::run(&so, runs)?),
         Ok("local") => Some(local::run(&so, runs)?),
+        Ok("peer") => match peer::named() {
+            Some(peer) => Some(peer::run(&so, &peer, runs)?),
+            None => return Err("CRSQLITE_SO must name a build of cr-sqlite: scripts/peer.sh fetches one".into()),
+        },
         Ok("singles") => Some(singles::run(&so, SHORT * runs)?),
         _ => None,
     };
