@@ -29,8 +29,22 @@ struct Wanted {
     indexes: Objects,
     /// Views and triggers: made where they are missing or differ, never dropped.
     others: Objects,
+    /// Statements that write rows, or one of the numbers that a file has for its application.
+    writes: Vec<String>,
     /// Tables that the text makes CRRs, and the way of capture where it asks for another one than the default.
     crrs: Vec<(String, Option<Capture>)>,
+}
+
+/// Whether a statement of a schema text is to be run on the database itself: it says nothing of tables, but what they are to
+/// hold.
+fn writes_rows(sql: &str) -> bool {
+    let form = normal_form(sql);
+    let mut words = form.split([' ', '.', '=', '(']).filter(|word| !word.is_empty());
+    match words.next() {
+        Some("insert" | "replace" | "update" | "delete" | "with") => true,
+        Some("pragma") => words.any(|word| word == "user_version" || word == "application_id"),
+        _ => false,
+    }
 }
 
 impl Session {
@@ -61,6 +75,7 @@ impl Session {
             for (name, capture) in &wanted.crrs {
                 self.as_crr(None, name, *capture)?;
             }
+            wanted.writes.iter().try_for_each(|sql| self.db.exec(sql))?;
             cleanup.map_or(Ok(()), |sql| self.db.exec(sql))?;
             self.refresh()?;
             self.retry_aside().map(drop)
@@ -73,8 +88,9 @@ impl Session {
         if scratch.prepare_transient("SELECT starling_version()").is_err() {
             crate::register(*scratch)?;
         }
+        let mut writes = Vec::new();
         scratch
-            .exec(schema_sql)
+            .exec_each(schema_sql, &mut |sql| writes.extend(writes_rows(sql).then(|| sql.to_string())))
             .map_err(|e| Error::new(e.code, format!("crsql_automigrate: the schema: {}", e.message)))?;
         let mut crrs = Vec::new();
         let mut active = scratch.prepare_transient(
@@ -86,7 +102,8 @@ impl Session {
         }
         let mut others = objects(*scratch, "view")?;
         others.extend(objects(*scratch, "trigger")?);
-        Ok(Wanted { tables: objects(*scratch, "table")?, indexes: objects(*scratch, "index")?, others, crrs })
+        let (tables, indexes) = (objects(*scratch, "table")?, objects(*scratch, "index")?);
+        Ok(Wanted { tables, indexes, others, writes, crrs })
     }
 
     fn drop_table(&self, name: &str) -> Result<()> {

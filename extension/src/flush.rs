@@ -47,7 +47,7 @@ impl Session {
         }
         let mut touches = self.journal.borrow_mut().take();
         let rowid = self.db.last_insert_rowid();
-        let result = self.flush_touches(&mut touches);
+        let result = self.flush_touches(&mut touches).and_then(|()| self.note_agreed());
         let result = result.and_then(|()| self.write_block()).and_then(|()| self.sweep_after_merges());
         self.db.set_last_insert_rowid(rowid);
         // What is written from here on belongs to no small transaction.

@@ -33,6 +33,7 @@ pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
     ("crsql_next_db_version", 1, SAFE, next_db_version),
     ("crsql_rows_impacted", 0, SAFE, rows_impacted),
     ("crsql_internal_sync_bit", 0, SAFE, sync_bit),
+    ("crsql_internal_sync_bit", 1, DIRECT, set_sync_bit),
     ("crsql_config_set", 2, DIRECT, config_set),
     ("crsql_config_get", 1, SAFE, config_get),
     ("crsql_pack_columns", -1, SAFE, pack_columns),
@@ -206,7 +207,8 @@ fn db_version(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 fn next_db_version(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     let given = match (args.is_null(0), whole_number(args.get(0))) {
         (true, _) => 0,
-        (_, Some(v)) => u64::try_from(v).map_err(|_| Error::msg("crsql_next_db_version: a version is not negative"))?,
+        // The largest of three numbers is asked for: one below zero asks for nothing.
+        (_, Some(v)) => u64::try_from(v).unwrap_or(0),
         _ => return Err(Error::msg("crsql_next_db_version: the version must be an integer")),
     };
     session.next_version(given).map(integer)
@@ -218,7 +220,16 @@ fn rows_impacted(session: &Shared, db: Db, _: &Args<'_>) -> Result<Output> {
 }
 
 fn sync_bit(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
-    Ok(Output::Integer(i64::from(session.merging.borrow().is_some())))
+    Ok(Output::Integer(i64::from(session.unwatched.get() || session.merging.borrow().is_some())))
+}
+
+/// While it is set by hand, what this connection writes is nobody's change.
+fn set_sync_bit(session: &Shared, db: Db, args: &Args<'_>) -> Result<Output> {
+    match whole_number(args.get(0)) {
+        Some(bit @ (0 | 1)) => session.unwatched.set(bit == 1),
+        _ => return Err(Error::msg("crsql_internal_sync_bit: the bit is 0 or 1")),
+    }
+    sync_bit(session, db, args)
 }
 
 fn config_set(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {

@@ -184,6 +184,9 @@ impl Session {
         if self.merging.borrow().is_some() && self.is_merging(&tag, values)? {
             return Ok(());
         }
+        if self.unwatched.get() {
+            return Ok(());
+        }
         let mask = values.int(MASK).cast_unsigned();
         let LastTable { columns, keys, told, .. } = self.table_of_touch(tag.table)?;
         let (kind, width) = match tag.op {

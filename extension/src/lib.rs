@@ -58,6 +58,7 @@ mod serve;
 mod session;
 mod sight;
 mod single;
+mod sites;
 mod spent;
 mod sql_text;
 mod sqlgen;

@@ -246,67 +246,11 @@ impl Session {
         Ok(())
     }
 
-    /// The row of a site in `crsql_site`, made if it is new.
-    pub fn site_row(&self, site: &SiteId) -> Result<u32> {
-        match self.author(site)? {
-            0 => Ok(self.meta()?.site_row),
-            row => Ok(row),
-        }
-    }
-
-    /// The number by which stamps name a site as an author under this site's dots: its row, or 0 where it is this very site.
-    pub fn author(&self, site: &SiteId) -> Result<u32> {
-        // Merges name one site many times in a row. Rows of this table are never removed but by a rollback, which
-        // forgets the state that this is part of.
-        if let Some((_, row)) = self.tx.borrow().last_site.as_ref().filter(|(known, _)| known == site) {
-            return Ok(*row);
-        }
-        if *site == self.meta()?.site {
-            return Ok(0);
-        }
-        let row = self.find_site_row(site)?;
-        let mut tx = self.tx_mut();
-        if tx.active {
-            tx.last_site = Some((*site, row));
-        }
-        Ok(row)
-    }
-
-    fn find_site_row(&self, site: &SiteId) -> Result<u32> {
-        {
-            let mut find = self.fixed("SELECT id FROM main.crsql_site WHERE site_id = ?1")?;
-            find.bind_blob(1, site.0.as_slice())?;
-            if find.step()? {
-                return u32::try_from(find.column_int(0)).map_err(|e| corrupt("crsql_site", e));
-            }
-        }
-        let mut add = self.fixed("INSERT INTO main.crsql_site(site_id) VALUES(?1)")?;
-        add.bind_blob(1, site.0.as_slice())?;
-        add.execute()?;
-        u32::try_from(self.db.last_insert_rowid()).map_err(|e| corrupt("crsql_site", e))
-    }
-
-    /// The site id of a row of `crsql_site`.
-    pub fn site_of_row(&self, row: u32) -> Result<SiteId> {
-        let meta = self.meta()?;
-        if row == meta.site_row {
-            return Ok(meta.site);
-        }
-        let mut find = self.fixed("SELECT site_id FROM main.crsql_site WHERE id = ?1")?;
-        find.bind_int(1, i64::from(row))?;
-        if !find.step()? {
-            return Err(corrupt("crsql_site", format!("row {row} is missing")));
-        }
-        SiteId::from_slice(find.column_blob(0)).ok_or_else(|| corrupt("crsql_site", "an id is too long"))
-    }
-
     /// The ordinal of an origin, where it has one.
     pub fn known_ordinal(&self, origin: &Origin) -> Result<Option<u32>> {
-        let mut find = self.fixed(
-            "SELECT o.ordinal FROM main.crsql_origin AS o JOIN main.crsql_site AS s ON s.id = o.site \
-             WHERE s.site_id = ?1 AND o.epoch = ?2",
-        )?;
-        find.bind_blob(1, origin.site.0.as_slice())?;
+        let Some(site) = self.find_site(&origin.site)? else { return Ok(None) };
+        let mut find = self.fixed("SELECT ordinal FROM main.crsql_origin WHERE site = ?1 AND epoch = ?2")?;
+        find.bind_int(1, i64::from(site))?;
         find.bind_int(2, origin.epoch.cast_signed())?;
         if !find.step()? {
             return Ok(None);

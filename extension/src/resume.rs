@@ -10,8 +10,14 @@ use crate::sqlite::Result;
 impl Session {
     /// Brings catalogue, triggers and log back in line with the schema. Returns the number of kept-aside changes applied.
     pub fn resume(&self) -> Result<u64> {
+        self.resume_and_note(true)
+    }
+
+    /// Unless told so, nothing is written only to note that all is well: others have begun to read, and could not write then.
+    fn resume_and_note(&self, at_once: bool) -> Result<u64> {
         let applied = self.atomically(|| {
             self.join_transaction()?;
+            let before = (self.db.total_changes(), self.schema_version()?);
             self.refresh()?;
             self.flush()?;
             self.settle_names()?;
@@ -23,7 +29,12 @@ impl Session {
                 self.show_refused(id)?;
             }
             let applied = self.retry_aside()?;
-            self.note_schema()?;
+            let now = self.schema_version()?;
+            if at_once || before != (self.db.total_changes(), now) {
+                self.note_schema()?;
+            } else {
+                self.agreed.set(Some(now));
+            }
             Ok(applied)
         })?;
         // A convenience: nothing is lost without it.
@@ -33,20 +44,32 @@ impl Session {
 
     /// Whether catalogue and triggers are known to agree with the schema as it stands.
     pub fn agrees_with_schema(&self) -> Result<bool> {
-        let now = self.int("PRAGMA main.schema_version")?;
+        let now = self.schema_version()?;
         Ok(self.noted_schema()? == Some(now)
             || self.int("SELECT EXISTS(SELECT 1 FROM main.crsql_table WHERE active <> 0)")? == 0)
     }
 
     /// Remembers the schema with which catalogue and triggers agree.
     pub fn note_schema(&self) -> Result<()> {
-        let now = self.int("PRAGMA main.schema_version")?;
+        let now = self.schema_version()?;
         if self.noted_schema()? == Some(now) {
             return Ok(());
         }
         let mut set = self.fixed("INSERT OR REPLACE INTO main.crsql_master(key, value) VALUES('schema', ?1)")?;
         set.bind_int(1, now)?;
         set.execute()
+    }
+
+    /// A write of the application's own is under way: what was found when the connection was opened can be noted with it.
+    pub fn note_agreed(&self) -> Result<()> {
+        match self.agreed.take() {
+            Some(agreed) if self.schema_version()? == agreed => self.note_schema(),
+            _ => Ok(()),
+        }
+    }
+
+    fn schema_version(&self) -> Result<i64> {
+        self.int("PRAGMA main.schema_version")
     }
 
     fn noted_schema(&self) -> Result<Option<i64>> {
@@ -58,7 +81,7 @@ impl Session {
     /// triggers away (E7). One that cannot write now leaves it to the next.
     pub fn resume_if_altered(&self) -> Result<()> {
         if !self.agrees_with_schema()? {
-            self.keeping_rowid(|| self.resume())?;
+            self.keeping_rowid(|| self.resume_and_note(false))?;
         }
         Ok(())
     }

@@ -54,6 +54,10 @@ pub struct Session {
     pub journal: RefCell<Journal>,
     /// The rest of the open transaction's state.
     pub tx: RefCell<TxState>,
+    /// SQLite's schema version with which catalogue and triggers agree, where that is not noted yet.
+    pub agreed: Cell<Option<i64>>,
+    /// The application has set the sync bit by hand: what it writes is not captured.
+    pub unwatched: Cell<bool>,
     /// The row that a merge is writing: its touches are the merge's own.
     pub merging: RefCell<Option<MergingRow>>,
     /// What `merging` uses again from row to row.
@@ -159,6 +163,8 @@ impl Session {
             catalog: RefCell::default(),
             journal: RefCell::default(),
             tx: RefCell::default(),
+            agreed: Cell::new(None),
+            unwatched: Cell::new(false),
             merging: RefCell::new(None),
             merging_buffer: Cell::default(),
             random: Cell::new(u64::from_le_bytes(seed) | 1),

@@ -54,6 +54,8 @@ mod portable_merges;
 mod refusals;
 #[path = "extension/rekey.rs"]
 mod rekey;
+#[path = "extension/relative.rs"]
+mod relative;
 #[path = "extension/replace.rs"]
 mod replace;
 #[path = "extension/scopes.rs"]

@@ -5,12 +5,13 @@ use super::{column, ChangesTable};
 use crate::catalog::Table;
 use crate::records::Record;
 use crate::session::{corrupt, Session};
+use crate::sites::ShownSite;
 use crate::sqlite::{Args, ColumnOut, Result, VTabCursor};
 use starling_crdt::key;
 use starling_crdt::log_chunk::{ChunkReader, Entry, Kind};
 use starling_crdt::record::flags;
 use starling_crdt::row_clock::{RowClock, Stamp};
-use starling_crdt::{SiteId, Value};
+use starling_crdt::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
@@ -24,7 +25,7 @@ struct Row {
     col_version: u64,
     cl: u64,
     seq: u64,
-    site: SiteId,
+    site: ShownSite,
 }
 
 /// An entry of the chunk that is read, with what is known of its row.
@@ -51,7 +52,9 @@ impl Met {
 pub struct ChangesCursor {
     plan: Option<Plan>,
     record: Option<Record>,
-    site: SiteId,
+    /// Whose dot the record is, and the ordinal that says so.
+    site: ShownSite,
+    origin: u32,
     next_chunk: u64,
     /// The seq of the entry read last.
     passed: u64,
@@ -104,7 +107,7 @@ impl VTabCursor for ChangesCursor {
             column::VAL => out.set_value(row.value.as_ref()),
             column::COL_VERSION => out.set_int(row.col_version.cast_signed()),
             column::DB_VERSION => out.set_int(record.db_version.cast_signed()),
-            column::SITE_ID => out.set_blob(row.site.0),
+            column::SITE_ID => out.set_blob(row.site.as_slice()),
             column::CL => out.set_int(row.cl.cast_signed()),
             column::SEQ => out.set_int(row.seq.cast_signed()),
             column::ORIGIN_VERSION => out.set_int(record.version.cast_signed()),
@@ -141,10 +144,13 @@ impl ChangesCursor {
             self.done = true;
             return Ok(());
         };
-        self.site = session.origin_of(record.head.origin)?.0.site;
+        if self.record.is_none() || self.origin != record.head.origin {
+            self.site = session.shown_site(session.origin_of(record.head.origin)?.1)?;
+            self.origin = record.head.origin;
+        }
         let mixed = record.head.flags & flags::GROUP != 0;
         let skip = match &plan.site {
-            Some((wanted, site)) if !mixed => (self.site.0.as_slice() == site.as_slice()) != *wanted,
+            Some((wanted, site)) if !mixed => (self.site.as_slice() == site.as_slice()) != *wanted,
             _ => false,
         };
         self.next_chunk = if skip { record.head.chunks + 1 } else { 0 };
@@ -262,11 +268,11 @@ impl ChangesCursor {
         Ok(())
     }
 
-    fn author(&self, session: &Session, author: u32) -> Result<SiteId> {
+    fn author(&self, session: &Session, author: u32) -> Result<ShownSite> {
         if author == 0 {
             Ok(self.site)
         } else {
-            session.site_of_row(author)
+            session.shown_site(author)
         }
     }
 

@@ -30,6 +30,8 @@ struct Nine<'a> {
     col_version: u64,
     db_version: u64,
     site: Option<SiteId>,
+    /// As it was given.
+    shown: &'a [u8],
     cl: u64,
     seq: u64,
 }
@@ -42,15 +44,21 @@ impl<'a> Nine<'a> {
     fn read(values: &Args<'a>) -> Result<Self> {
         let text = |i, name: &str| match values.get(i) {
             ValueRef::Text(t) => std::str::from_utf8(t).map_err(|_| refuse(&format!("{name} is not UTF-8"))),
+            // So do programs name a '-1' row that hand over what looks like a number as one.
+            ValueRef::Integer(-1) if name == "cid" => Ok("-1"),
             _ => Err(refuse(&format!("{name} must be text"))),
         };
         let number = |i, name: &str, max: u64| match values.get(i) {
             ValueRef::Integer(v) if u64::try_from(v).is_ok_and(|v| v <= max) => Ok(v.cast_unsigned()),
             other => odd_number(other, name, max),
         };
+        let mut shown: &[u8] = &[];
         let site = match values.get(column::SITE_ID) {
             ValueRef::Null | ValueRef::Blob([]) => None,
-            ValueRef::Blob(b) => Some(SiteId::from_slice(b).ok_or_else(|| refuse("site_id is longer than 16 bytes"))?),
+            ValueRef::Blob(b) => {
+                shown = b;
+                Some(SiteId::from_slice(b).ok_or_else(|| refuse("site_id is longer than 16 bytes"))?)
+            }
             _ => return Err(refuse("site_id must be a blob of at most 16 bytes")),
         };
         let pk = match values.get(column::PK) {
@@ -69,6 +77,7 @@ impl<'a> Nine<'a> {
             col_version: number(column::COL_VERSION, "col_version", MAX_COUNTER)?,
             db_version: number(column::DB_VERSION, "db_version", MAX_VERSION)?,
             site,
+            shown,
             cl,
             // Programs of the time before there was one do not give it.
             seq: match values.get(column::SEQ) {
@@ -274,7 +283,7 @@ fn local_stamp(session: &Session, nine: &Nine<'_>) -> Result<Stamp> {
         // Until something is logged under it, the record is only a number.
         None => session.open_local()?.stamp(),
     };
-    let author = nine.site.map_or(Ok(0), |site| session.author(&site))?;
+    let author = nine.site.map_or(Ok(0), |site| session.author_given_as(&site, nine.shown))?;
     Ok(Stamp { seq: nine.seq, author, ..dot })
 }
 
@@ -317,6 +326,7 @@ fn free_seq(session: &Session, row: (&Table, &[u8]), (column, cl): (Option<u32>,
 fn aside(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>], why: &str) -> Result<()> {
     let key = internal(columns, nine.pk.len());
     let site = nine.site.unwrap_or(session.meta()?.site);
+    session.author_given_as(&site, nine.shown)?;
     let dot = Dot { origin: Origin { site, epoch: 0 }, version: nine.db_version.max(1) };
     let header = Header {
         dot: DotHeader { dot, commit_ms: crate::log::now_ms(), ..DotHeader::default() },

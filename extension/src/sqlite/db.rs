@@ -85,11 +85,17 @@ impl Db {
 
     /// Runs every statement of `sql`; rows are dropped. What ran before a failure stays done.
     pub fn exec(&self, sql: &str) -> Result<()> {
+        self.exec_each(sql, &mut |_| ())
+    }
+
+    /// The same; `ran` is called with the text of each statement that ran.
+    pub fn exec_each<'s>(&self, sql: &'s str, ran: &mut dyn FnMut(&'s str)) -> Result<()> {
         let mut rest = sql;
         while !rest.trim().is_empty() {
             let (stmt, after) = self.compile(rest, 0)?;
             if let Some(mut stmt) = stmt {
                 stmt.execute()?;
+                ran(rest.get(..rest.len() - after.len()).unwrap_or(rest));
             }
             rest = after;
         }
