@@ -5,8 +5,9 @@
 # make bench-peer   the same work with cr-sqlite, which it fetches
 # make fuzz TARGET=sql SECONDS=180   looks for inputs that break something (docs/TESTING.md)
 # make valgrind   the extension in the stock shell under memcheck
+# make threads    the extension used by many threads under ThreadSanitizer (helgrind where there is none)
 # make setup   what is needed from Debian  make fmt     formats the sources     make clean
-.PHONY: all setup test test-drivers demo bench bench-peer fuzz valgrind fmt clean
+.PHONY: all setup test test-drivers demo bench bench-peer fuzz valgrind threads fmt clean
 export STARLING_SO := $(CURDIR)/dist/starling.so
 export STARLING_BIN := $(CURDIR)/dist/starling
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -40,6 +41,9 @@ fuzz:
 
 valgrind: all
 	@scripts/valgrind.sh
+
+threads:
+	@scripts/threads.sh
 
 fmt:
 	cargo fmt --all

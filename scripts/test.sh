@@ -29,6 +29,7 @@ step lint cargo clippy --workspace --all-targets --locked -- -D warnings
 step build make --no-print-directory all
 step tests cargo test --workspace --locked --no-fail-fast
 step valgrind scripts/valgrind.sh short
+step threads scripts/threads.sh
 step drivers python3 scripts/drivers.py
 step tour python3 scripts/tour.py README.md
 step docs python3 scripts/tour.py docs/SQL.md

@@ -81,6 +81,9 @@ fn number(text: &[u8]) -> Option<ValueRef<'static>> {
     text.parse::<f64>().ok().filter(|r| r.is_finite()).map(ValueRef::Real)
 }
 
+/// Why a row of the table waits that stood here before its key became another one.
+pub const OTHER_KEY: &str = "its key has another type here";
+
 /// The key as this table's key columns store it, so that '1', 1 and 1.0 are one row where SQLite makes them one (E12).
 /// Without one (the inner error says why) the row cannot be merged here.
 pub fn canonical_key<'k>(
@@ -97,8 +100,7 @@ pub fn canonical_key<'k>(
             session.spare_key.set(out);
             Ok(Cow::Borrowed(bytes))
         }
-        // A row of the table that stood here before its key became another one.
-        None if session.began_anew(table.info.id)? => Err("its key has another type here".to_string()),
+        None if session.began_anew(table.info.id)? => Err(OTHER_KEY.to_string()),
         None => Ok(Cow::Owned(out)),
     })
 }

@@ -62,7 +62,12 @@ impl Session {
         }
         // Before the triggers change: what the former ones told has its version first.
         self.flush()?;
-        if active.is_some() && !armed {
+        if let (Some(id), false) = (active, armed) {
+            if !self.has_key_of(id, info)? {
+                // Dropped, and made anew with another key: what was said of the rows before is of other rows.
+                self.begin_anew(id, info)?;
+                return self.become_crr(info, wanted, None);
+            }
             self.rearm(info.clone())?;
         }
         let former = if active.is_none() { former.or(self.let_go_with_another_key(info)?) } else { former };

@@ -310,9 +310,12 @@ impl Session {
         }
         let tx = self.tx.borrow();
         if tx.file != file {
-            return Err(Error::msg(
-                "starling: this table is a CRR of an attached database file; open that file as main to write to it",
-            ));
+            return Err(Error::msg(if tx.attached == 0 {
+                "starling: this table's triggers are of another file: the tables crsql_… of this one were dropped, or it was restored \
+                 from a text. SELECT crsql_as_crr(…) of the table makes them anew and announces its rows once more"
+            } else {
+                "starling: this table is a CRR of an attached database file; open that file as main to write to it"
+            }));
         }
         match tx.twins.iter().find(|name| self.db.is_writing(name) != Some(false)) {
             None => Ok(()),

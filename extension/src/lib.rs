@@ -85,21 +85,21 @@ pub(crate) fn register(db: Db) -> Result<()> {
     // To open a connection does not wait for locks, and this one may be a thread's that waits for the program to go on:
     // Python loads extensions with its global lock held. A busy handler of the program's own could not be put back; none is
     // in force while automatic extensions are loaded.
-    let patience = {
-        let mut ask = db.prepare_transient("PRAGMA busy_timeout")?;
-        if ask.step()? {
-            ask.column_int(0)
-        } else {
-            0
-        }
-    };
+    let patience = patience(db);
     if patience == 0 {
         return register_at_once(db);
     }
-    db.exec("PRAGMA busy_timeout = 0")?;
+    db.set_busy_timeout(0);
     let registered = register_at_once(db);
-    db.exec(&format!("PRAGMA busy_timeout = {patience}"))?;
+    db.set_busy_timeout(patience);
     registered
+}
+
+/// The connection's busy timeout, in milliseconds. While another connection of the same shared cache changes the schema nothing
+/// compiles, and nothing waits either: such a lock is no matter for a busy handler.
+fn patience(db: Db) -> i32 {
+    let asked = db.prepare_transient("PRAGMA busy_timeout").and_then(|mut ask| ask.step().map(|_| ask.column_int(0)));
+    asked.ok().and_then(|ms| i32::try_from(ms).ok()).unwrap_or(0)
 }
 
 /// Makes the internal tables where they are missing, looks after triggers that were lost, and joins the inboxes.
@@ -133,8 +133,8 @@ fn register_at_once(db: Db) -> Result<()> {
     if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.
         if settle(&session).is_err() {
-            // SQLite takes the connection's last error for ours: a success puts it out of mind.
-            db.exec(";")?;
+            // SQLite takes the connection's last error for ours.
+            db.forget_error();
         }
     }
     session.loading.set(false);

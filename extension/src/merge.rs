@@ -208,16 +208,14 @@ impl<'a> Merge<'_, 'a> {
     fn row(&mut self, row: &Row<'a>) -> Result<()> {
         let Some(known) = self.tables.get(row.table) else { return Ok(()) };
         let Some((table, _)) = &known.local else {
-            self.aside.push((known.def.name.to_string(), NO_TABLE.to_string()));
-            self.all_won = false;
+            self.waits(known.def.name.to_string(), NO_TABLE.to_string());
             return Ok(());
         };
         let table = Rc::clone(table);
         let key = match canonical_key(self.session, &table, row.key)? {
             Ok(key) => key,
             Err(why) => {
-                self.aside.push((table.info.name.clone(), why));
-                self.all_won = false;
+                self.waits(table.info.name.clone(), why);
                 return Ok(());
             }
         };
@@ -235,31 +233,24 @@ impl<'a> Merge<'_, 'a> {
                 return Ok(());
             }
         }
-        let unknown_column = row_columns(row).any(|i| ids.get(i).is_none_or(Option::is_none));
-        if unknown_column {
-            self.aside.push((known.def.name.to_string(), NO_COLUMN.to_string()));
-        }
+        let unknown = |i: usize| ids.get(i).is_none_or(Option::is_none);
         let (kind, cells) = self.incoming(&table, ids, row)?;
-        let incoming = Incoming {
-            cl: row.cl,
-            kind,
-            cells: cells
-                .iter()
-                .map(|(column, version, stamp, value)| IncomingCell {
-                    column: *column,
-                    version: *version,
-                    stamp: *stamp,
-                    value: value.as_ref(),
-                })
-                .collect(),
-        };
+        if row_columns(row).any(unknown) {
+            let none_known = row_columns(row).all(unknown);
+            self.waits(known.def.name.to_string(), NO_COLUMN.to_string());
+            if self.header.group && none_known {
+                // Of nine values, which came one by one, nothing is told yet that could be shown.
+                return Ok(());
+            }
+        }
+        let incoming = Incoming { cl: row.cl, kind, cells: cells.iter().map(as_incoming).collect() };
         match self.session.merge_row(&table, key, &incoming, clocks) {
             Ok(applied) => {
                 self.changes += applied.changes;
                 if applied.changes > 0 {
                     self.session.note_merged(table.info.id, key);
                 }
-                self.all_won &= applied.all_won && !unknown_column;
+                self.all_won &= applied.all_won;
                 if !applied.entries.is_empty() {
                     if let Some(known) = self.tables.get_mut(row.table) {
                         known.clocks = true;
@@ -268,12 +259,17 @@ impl<'a> Merge<'_, 'a> {
                 self.log(&table, key, applied.entries)
             }
             Err(e) if is_the_rows(&e) && self.still_open() => {
-                self.aside.push((table.info.name.clone(), e.message));
-                self.all_won = false;
+                self.waits(table.info.name.clone(), e.message);
                 Ok(())
             }
             Err(e) => Err(e),
         }
+    }
+
+    /// A row of the part cannot be merged yet.
+    fn waits(&mut self, table: String, why: String) {
+        self.aside.push((table, why));
+        self.all_won = false;
     }
 
     /// What a user's trigger did to this very row while rows before it were merged comes before what is merged now: the clock
@@ -410,6 +406,10 @@ impl<'a> Merge<'_, 'a> {
         session.tx_mut().rows_impacted += self.changes.cast_signed();
         Ok(self.changes)
     }
+}
+
+fn as_incoming((column, version, stamp, value): &LocalCell) -> IncomingCell<'_> {
+    IncomingCell { column: *column, version: *version, stamp: *stamp, value: value.as_ref() }
 }
 
 /// Logs what the part brought of other dots.

@@ -137,6 +137,13 @@ impl Session {
             // A file of a build that noted nothing.
             return self.table(id)?.map_or(Ok(()), |table| self.note_needs(&table.info));
         }
+        if schema::key_refusal(self.db, &info)?.is_some() {
+            // Nodes would take different rows for the same. As soon as it has a key that can be replicated it goes on.
+            self.disarm(&info)?;
+            self.retire_inbox(id)?;
+            self.forget_order(id, &info.name)?;
+            return self.set_standing(id, Standing::Missing);
+        }
         if !self.has_key_of(id, &info)? {
             return self.begin_anew(id, &info);
         }

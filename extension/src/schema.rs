@@ -249,28 +249,14 @@ pub fn check(db: Db, table: &TableInfo) -> Result<()> {
     if is_virtual(db, name)? {
         return refuse("it is a virtual table; only ordinary tables can be replicated".into());
     }
-    if table.keys.is_empty() {
-        return refuse("it has no primary key; give it one (CREATE TABLE … (id … NOT NULL PRIMARY KEY, …))".into());
+    if let Some(why) = key_refusal(db, table)? {
+        return refuse(why);
     }
     if table.keys.len() > MAX_KEY_COLUMNS {
         return refuse(format!("its primary key has more than {MAX_KEY_COLUMNS} columns"));
     }
-    if !table.int_key {
-        let raw = read_columns(db, name, is_strict(db, name)?)?;
-        let without_rowid = !has_rowid(db, name);
-        if let Some(key) = raw.iter().find(|c| c.pk > 0 && !c.not_null && !without_rowid) {
-            return refuse(format!(
-                "its primary key column {} may be NULL; declare it NOT NULL (rows with a NULL key have no identity)",
-                Ident(&key.column.name)
-            ));
-        }
-    }
-    if let Some(why) =
-        [autoincrement(db, name)?, other_unique(db, name)?, foreign_keys(db, name)?, collation(db, name)?]
-            .into_iter()
-            .flatten()
-            .next()
-    {
+    let refusals = [autoincrement(db, name)?, other_unique(db, name)?, foreign_keys(db, name)?];
+    if let Some(why) = refusals.into_iter().flatten().next() {
         return refuse(why);
     }
     if table.columns.iter().any(|c| c.name == "-1") {
@@ -282,6 +268,24 @@ pub fn check(db: Db, table: &TableInfo) -> Result<()> {
         return refuse("its name is longer than 1024 bytes".into());
     }
     Ok(())
+}
+
+/// Why a table's primary key does not tell rows apart as other replicas would; `None` if it does.
+pub fn key_refusal(db: Db, table: &TableInfo) -> Result<Option<String>> {
+    let name = &table.name;
+    if table.keys.is_empty() {
+        return Ok(Some("it has no primary key; give it one (CREATE TABLE … (id … NOT NULL PRIMARY KEY, …))".into()));
+    }
+    if !table.int_key && has_rowid(db, name) {
+        let raw = read_columns(db, name, is_strict(db, name)?)?;
+        if let Some(key) = raw.iter().find(|c| c.pk > 0 && !c.not_null) {
+            return Ok(Some(format!(
+                "its primary key column {} may be NULL; declare it NOT NULL (rows with a NULL key have no identity)",
+                Ident(&key.column.name)
+            )));
+        }
+    }
+    collation(db, name)
 }
 
 /// Whether a table of `main` is a virtual one.

@@ -1,7 +1,7 @@
 //! The key that the cell before had: unpacking a key and finding its form here depends on nothing but the key and the table, and
 //! the cells of one row come one after the other.
 
-use crate::affinity::put_canonical;
+use crate::affinity::{put_canonical, OTHER_KEY};
 use crate::catalog::Table;
 use crate::session::Session;
 use crate::sqlite::Result;
@@ -44,9 +44,25 @@ impl LastKey {
         packed.extend_from_slice(pk);
         key.clear();
         let why = put_canonical(session, table, columns.iter().map(|c| Ok(Encoded::Plain(*c))), &mut key)?;
+        let why = match why {
+            None if converted(session, columns, &key) && session.began_anew(table.info.id)? => {
+                Some(OTHER_KEY.to_string())
+            }
+            why => why,
+        };
         let rowid = Cell::new(None);
         Ok(why.map_or_else(|| Ok(Self { table: Rc::clone(table), packed, key, rowid }), Err))
     }
+}
+
+/// Whether a key was given otherwise than it is stored.
+fn converted(session: &Session, columns: &[ValueRef<'_>], key: &[u8]) -> bool {
+    let mut given = session.spare_key.take();
+    given.clear();
+    key::encode(columns.iter().copied(), &mut given);
+    let converted = given != key;
+    session.spare_key.set(given);
+    converted
 }
 
 /// The internal form of a key's columns as they are given.

@@ -14,10 +14,14 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 /// The oldest SQLite the extension runs in: 3.31.0 brought `SQLITE_INNOCUOUS`, without which triggers fail where the schema is untrusted.
 const MIN_VERSION: i32 = 3_031_000;
 
-/// The table last checked, for the one caller who has nothing else to start from: a scalar function is given a context only, and needs a
-/// routine to come from there to its data, which holds its own [`Api`]. Where two SQLite libraries in one process share this extension it
-/// may be the other library's; `sqlite3_user_data` only reads two pointers that lie alike in every SQLite since 3.8.
-static LAST_CHECKED: AtomicPtr<sqlite3_api_routines> = AtomicPtr::new(ptr::null_mut());
+/// So many SQLite libraries in one process are told apart.
+pub(super) const LIBRARIES: usize = 4;
+
+/// The tables that were checked, for the one caller who has nothing else to start from: a scalar function is given a context only, and
+/// needs a routine to come from there to its data, which holds its own [`Api`]. Each library has a place of its own, and functions of
+/// its own that look there: one that is unloaded takes nothing from the others. Of more libraries than there are places the later ones
+/// share the last; `sqlite3_user_data` only reads two pointers that lie alike in every SQLite since 3.8.
+static CHECKED: [AtomicPtr<sqlite3_api_routines>; LIBRARIES] = [const { AtomicPtr::new(ptr::null_mut()) }; LIBRARIES];
 
 /// The routines of one SQLite library. They live as long as the library, which is longer than anything that calls them.
 #[derive(Clone, Copy)]
@@ -40,9 +44,9 @@ macro_rules! required {
 }
 
 required! {
-    bind_blob64 bind_double bind_int64 bind_null bind_text64 changes clear_bindings close column_count
+    bind_blob64 bind_double bind_int64 bind_null bind_text64 busy_timeout changes clear_bindings close column_count
     column_int64 column_name column_type column_value create_function_v2 create_module_v2 db_config db_filename db_readonly declare_vtab
-    errmsg errstr extended_errcode finalize free get_autocommit last_insert_rowid libversion_number limit open prepare_v3
+    errmsg errstr exec extended_errcode finalize free get_autocommit last_insert_rowid libversion_number limit open prepare_v3
     reset result_blob64 result_double result_error result_error_code result_error_nomem result_int64 result_null result_text64
     set_last_insert_rowid step stmt_readonly total_changes user_data value_blob value_bytes value_double value_int64 value_nochange
     value_text value_type vtab_nochange vtab_on_conflict
@@ -79,20 +83,33 @@ impl Api {
         }
         // SAFETY: not older than MIN_VERSION.
         match unsafe { missing(table.as_ptr()) } {
-            None => {
-                LAST_CHECKED.store(table.as_ptr(), Ordering::Release);
-                Ok(Api(table))
-            }
+            None => Ok(Api(table)),
             Some(name) => Err(Error::msg(format!(
                 "starling cannot run in this build of SQLite: sqlite3_{name} was left out of it at compile time"
             ))),
         }
     }
 
-    /// For `function::run` only, see [`LAST_CHECKED`].
+    /// For `function::run` only, see [`CHECKED`].
     #[inline(always)]
-    pub(super) fn last_checked() -> Option<Api> {
-        NonNull::new(LAST_CHECKED.load(Ordering::Acquire)).map(Api)
+    pub(super) fn at(place: usize) -> Option<Api> {
+        NonNull::new(CHECKED.get(place)?.load(Ordering::Acquire)).map(Api)
+    }
+
+    /// The place of this library's table, see [`CHECKED`].
+    pub(super) fn place(self) -> usize {
+        let table = self.0.as_ptr();
+        for (place, checked) in CHECKED.iter().enumerate() {
+            let before = checked.compare_exchange(ptr::null_mut(), table, Ordering::AcqRel, Ordering::Acquire);
+            if before.is_ok() || before == Err(table) {
+                return place;
+            }
+        }
+        let last = LIBRARIES - 1;
+        if let Some(checked) = CHECKED.get(last) {
+            checked.store(table, Ordering::Release);
+        }
+        last
     }
 
     /// The table itself. A slot outside of `required!` may be null, or absent where SQLite is older than it: so it is never a `&`.
@@ -156,6 +173,20 @@ mod tests {
     use super::*;
     use std::ffi::c_int;
     use std::mem::MaybeUninit;
+
+    #[test]
+    fn each_library_has_a_place_of_its_own_for_as_long_as_there_are_places() {
+        let tables: [_; LIBRARIES + 1] =
+            std::array::from_fn(|_| Box::leak(Box::new(MaybeUninit::uninit())).as_mut_ptr());
+        let api = |table: *mut sqlite3_api_routines| Api(NonNull::new(table).expect("a box is somewhere"));
+        let places = tables.map(|table| api(table).place());
+        for (place, table) in places.iter().zip(tables).filter(|(place, _)| **place + 1 < LIBRARIES) {
+            assert_eq!(api(table).place(), *place);
+            assert_eq!(Api::at(*place).map(|api| api.routines()), Some(table.cast_const()));
+            assert_eq!(places.iter().filter(|other| *other == place).count(), 1, "{places:?}");
+        }
+        assert_eq!(places.last(), Some(&(LIBRARIES - 1)));
+    }
 
     unsafe extern "C" fn version_3_30() -> c_int {
         3_030_001

@@ -124,6 +124,18 @@ impl Db {
         self.is_autocommit()
     }
 
+    /// How long the connection waits for locks (milliseconds, 0 = not at all); compiles nothing, so it cannot fail.
+    pub fn set_busy_timeout(&self, ms: i32) {
+        // SAFETY: an open connection.
+        unsafe { call!(self.api, busy_timeout(self.db, ms)) };
+    }
+
+    /// Makes SQLite forget the connection's last error, also where nothing compiles.
+    pub fn forget_error(&self) {
+        // SAFETY: an open connection and a C string without any statement; nobody is called back, no message is asked for.
+        unsafe { call!(self.api, exec(self.db, c"".as_ptr(), None, ptr::null_mut(), ptr::null_mut())) };
+    }
+
     /// Whether no explicit transaction is open.
     pub fn is_autocommit(&self) -> bool {
         // SAFETY: an open connection. (So in every call below.)

@@ -5,7 +5,7 @@
 //! Invariant: the user data of such a function is a `Registered<A>`, made here and freed by `destroy::<A>` only.
 #![allow(unsafe_code)]
 
-use super::api::{call, Api};
+use super::api::{call, Api, LIBRARIES};
 use super::db::Db;
 use super::error::{codes, guard, Error, Result};
 use super::output::{ColumnOut, Output};
@@ -65,7 +65,7 @@ pub fn create_function<A: Clone + 'static>(
                 n_args,
                 UTF8 | flags.0,
                 data.cast(),
-                Some(run::<A>),
+                Some(run_of::<A>(db.api.place())),
                 None,
                 None,
                 Some(destroy::<A>),
@@ -79,10 +79,22 @@ pub fn create_function<A: Clone + 'static>(
     Err(Error::new(why.code, format!("cannot create the function {name}: {why}")))
 }
 
+type Run = unsafe extern "C" fn(*mut sqlite3_context, c_int, *mut *mut sqlite3_value);
+
+/// What runs the functions of the library at a place.
+fn run_of<A: 'static>(place: usize) -> Run {
+    let all: [Run; LIBRARIES] = [run::<A, 0>, run::<A, 1>, run::<A, 2>, run::<A, 3>];
+    all.get(place).copied().unwrap_or(run::<A, { LIBRARIES - 1 }>)
+}
+
 /// # Safety
-/// SQLite calls it, for a function that `create_function::<A>` registered.
-unsafe extern "C" fn run<A: 'static>(context: *mut sqlite3_context, argc: c_int, argv: *mut *mut sqlite3_value) {
-    let Some(api) = Api::last_checked() else { return };
+/// SQLite calls it, for a function that `create_function::<A>` registered with the library at `PLACE`.
+unsafe extern "C" fn run<A: 'static, const PLACE: usize>(
+    context: *mut sqlite3_context,
+    argc: c_int,
+    argv: *mut *mut sqlite3_value,
+) {
+    let Some(api) = Api::at(PLACE) else { return };
     // SAFETY: the user data of this function is a `Registered<A>`, which SQLite frees (by `destroy`) only when no call is running. It is
     // only read, also where a call of the function runs SQL that calls it again.
     let Registered { db, aux, body } = unsafe { &*call!(api, user_data(context)).cast::<Registered<A>>() };

@@ -243,3 +243,20 @@ fn every_function_takes_garbage_without_a_panic() {
     }
     s.exec("INSERT INTO t VALUES('works', 1, 1)");
 }
+
+#[test]
+fn internal_tables_that_a_tool_has_dropped_are_told_of_and_made_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    let s = Site::file(&path).with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)")]);
+    s.exec("INSERT INTO t VALUES(1, 'a')");
+    for table in s.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'crsql%'") {
+        s.exec(&format!("DROP TABLE {}", table.trim_matches('\'')));
+    }
+    drop(s);
+    let s = Site::open(&path);
+    let refused = s.refused("INSERT INTO t VALUES(2, 'b')");
+    assert!(refused.contains("were dropped") && refused.contains("crsql_as_crr"), "{refused}");
+    s.exec("SELECT crsql_as_crr('t'); INSERT INTO t VALUES(2, 'b')");
+    assert_eq!(s.rows("SELECT val FROM crsql_changes"), ["'a'", "'b'"]);
+}

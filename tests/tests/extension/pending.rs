@@ -172,3 +172,21 @@ fn it_is_read_only_and_can_be_joined_and_filtered() {
     b.exec("ROLLBACK");
     assert_eq!(pending(&b, &a).len(), 1);
 }
+
+#[test]
+fn a_cell_of_an_unknown_column_alone_shows_no_row_when_it_is_tried_again() {
+    let cell = "INSERT INTO crsql_changes VALUES('t', crsql_pack_columns('k'), 'later', 5, 1, 1, x'0b', 1, 0)";
+    let (s, late) = (Site::memory().with(&[("t", T)]), Site::memory().with(&[("u", &T.replace("t(", "u("))]));
+    s.exec(cell);
+    late.exec(cell);
+    s.exec("SELECT starling_resume()");
+    late.exec(&format!("{T}; SELECT crsql_as_crr('t')"));
+    for s in [&s, &late] {
+        assert_eq!(s.rows("SELECT * FROM t"), [] as [&str; 0]);
+        assert_eq!(s.one::<i64>("SELECT crsql_pending()"), 1);
+        s.exec("SELECT crsql_begin_alter('t'); ALTER TABLE t ADD COLUMN later; SELECT crsql_commit_alter('t')");
+        assert_eq!(s.rows("SELECT * FROM t"), ["'k'|NULL|NULL|5"]);
+        assert_eq!(s.rows("SELECT cid, val FROM crsql_changes"), ["'later'|5"]);
+        none(s);
+    }
+}

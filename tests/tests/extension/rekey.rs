@@ -83,3 +83,68 @@ fn a_table_that_was_let_go_and_got_another_key_begins_anew_when_it_is_taken_up_a
         assert_eq!(b.rows("SELECT count(DISTINCT pk), max(cl) FROM crsql_changes"), ["1|1"], "{key}");
     }
 }
+
+#[test]
+fn a_table_that_was_dropped_and_made_anew_with_another_key_is_another_one_whoever_takes_it_up() {
+    for nine in [false, true] {
+        let (a, b) = (site("INTEGER"), site("INTEGER"));
+        let exchange = |a: &Site, b: &Site| if nine { b.pull_nine(a, |_| ()) } else { b.pull(a) };
+        a.exec("INSERT INTO g VALUES(1, 'one'), (2, 'two'), (3, 'three')");
+        exchange(&a, &b);
+        for s in [&a, &b] {
+            s.exec("DROP TABLE g; CREATE TABLE g(id TEXT NOT NULL PRIMARY KEY, a); SELECT crsql_as_crr('g')");
+        }
+        a.exec("INSERT INTO g VALUES('1', 'uno'), ('2', 'due'), ('x', 'ics')");
+        for _ in 0..3 {
+            exchange(&a, &b);
+            exchange(&b, &a);
+        }
+        for s in [&a, &b] {
+            assert_eq!(s.rows("SELECT * FROM g"), ["'1'|'uno'", "'2'|'due'", "'x'|'ics'"], "nine: {nine}");
+        }
+        // Another way of capture may be asked for at the same time.
+        b.exec("DROP TABLE g; CREATE TABLE g(id REAL NOT NULL PRIMARY KEY, a); SELECT crsql_as_crr('g', 'portable'); INSERT INTO g VALUES(1.5, 'r')");
+        assert_eq!(b.rows("SELECT val FROM crsql_changes"), ["'r'"]);
+    }
+}
+
+#[test]
+fn nine_values_under_the_former_key_wait_too() {
+    for window in [true, false] {
+        let (a, b) = (site("INTEGER"), site("INTEGER"));
+        a.exec("INSERT INTO g VALUES(2, 'x')");
+        rekey(&b, "TEXT", window);
+        b.pull_nine(&a, |_| ());
+        assert_eq!(b.rows("SELECT * FROM g"), [] as [&str; 0]);
+        assert_eq!(b.rows("SELECT reason FROM crsql_pending"), ["'its key has another type here'"]);
+        b.exec("INSERT INTO crsql_changes VALUES('g', crsql_pack_columns('2'), 'a', 'y', 1, 9, x'0b', 1, 0)");
+        assert_eq!(b.rows("SELECT * FROM g"), ["'2'|'y'"]);
+    }
+}
+
+#[test]
+fn a_table_whose_key_can_not_be_replicated_any_more_is_let_go_until_it_can() {
+    for key in ["TEXT NOT NULL PRIMARY KEY COLLATE NOCASE", "TEXT PRIMARY KEY", "TEXT NOT NULL"] {
+        let (a, b) = (site("TEXT"), site("TEXT"));
+        a.exec("INSERT INTO g VALUES('Key', 1)");
+        b.pull(&a);
+        let rebuild = |key: &str| {
+            format!("BEGIN; CREATE TABLE n(id {key}, a); INSERT INTO n SELECT * FROM g; DROP TABLE g; ALTER TABLE n RENAME TO g; COMMIT;")
+        };
+        a.exec(&rebuild(key));
+        for _ in 0..2 {
+            a.exec("SELECT starling_resume()");
+            assert_eq!(a.one::<i64>("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'"), 0, "{key}");
+        }
+        a.exec("UPDATE g SET a = 2; INSERT INTO g VALUES('new', 3)");
+        assert_eq!(a.rows("SELECT * FROM crsql_changes"), [] as [&str; 0], "{key}");
+        b.exec("UPDATE g SET a = 9");
+        a.pull(&b);
+        assert_eq!(a.rows("SELECT a FROM g ORDER BY a"), ["2", "3"], "{key}");
+        assert!(a.refused("SELECT crsql_as_crr('g')").contains("key"), "{key}");
+        a.exec(&rebuild("TEXT NOT NULL PRIMARY KEY"));
+        a.exec("SELECT starling_resume()");
+        end_equal(&a, &b, "g");
+        assert_eq!(b.one::<i64>("SELECT count(*) FROM g"), 2, "{key}");
+    }
+}

@@ -358,7 +358,15 @@ impl Worker {
                 Err(e) => tracing::warn!("what constraints had refused could not be tried again: {e}"),
             },
             _ => match self.applier.call("SELECT starling_resume()", []) {
-                Ok(changes) => self.tell(StoreEvent::Resumed { changes }),
+                Ok(changes) => {
+                    if let Ok(tables @ 1..) = self.applier.call(include_str!("../../../../sql/sidecar/let_go.sql"), [])
+                    {
+                        tracing::warn!(
+                            "{tables} tables that were CRRs cannot be any more and are not replicated: crsql_as_crr says why"
+                        );
+                    }
+                    self.tell(StoreEvent::Resumed { changes });
+                }
                 Err(e) => tracing::warn!("after a change of the schema, tables could not be checked: {e}"),
             },
         }
