@@ -140,8 +140,10 @@ impl Session {
             at = id;
             changes += self.merge_again(id, &part)?;
         }
-        changes += self.mend()?;
         // What waited for its table may have been refused now.
+        self.forget_refused();
+        self.know_refused()?;
+        changes += self.mend()?;
         self.forget_refused();
         Ok(changes)
     }

@@ -7,7 +7,7 @@
 use crate::portable::Capture;
 use crate::schema;
 use crate::session::Session;
-use crate::sql_text::{create_table, first_token, normal_form, CreateTable};
+use crate::sql_text::{create_table, first_token, normal_form, written_table, CreateTable};
 use crate::sqlgen::{Ident, Literal, JOURNAL};
 use crate::sqlite::{Db, Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,15 +35,28 @@ struct Wanted {
     crrs: Vec<(String, Option<Capture>)>,
 }
 
-/// Whether a statement of a schema text is to be run on the database itself: it says nothing of tables, but what they are to
-/// hold.
-fn writes_rows(sql: &str) -> bool {
+/// What a statement of a schema text is, besides what it makes of the scratch database.
+enum Step {
+    /// It writes rows of a table, or a number that a file has for its application.
+    Writes { table: Option<String> },
+    /// It begins, ends or undoes something: what the text writes is not what it comes to.
+    Controls,
+    /// It says what tables there are to be, or nothing.
+    Describes,
+}
+
+fn step_of(sql: &str) -> Step {
+    if let table @ Some(_) = written_table(sql) {
+        return Step::Writes { table };
+    }
     let form = normal_form(sql);
     let mut words = form.split([' ', '.', '=', '(']).filter(|word| !word.is_empty());
     match words.next() {
-        Some("insert" | "replace" | "update" | "delete" | "with") => true,
-        Some("pragma") => words.any(|word| word == "user_version" || word == "application_id"),
-        _ => false,
+        Some("pragma") if words.any(|word| word == "user_version" || word == "application_id") => {
+            Step::Writes { table: None }
+        }
+        Some("begin" | "commit" | "end" | "rollback" | "savepoint" | "release") => Step::Controls,
+        _ => Step::Describes,
     }
 }
 
@@ -75,7 +88,7 @@ impl Session {
             for (name, capture) in &wanted.crrs {
                 self.as_crr(None, name, *capture)?;
             }
-            wanted.writes.iter().try_for_each(|sql| self.db.exec(sql))?;
+            self.write_rows(&wanted.writes)?;
             cleanup.map_or(Ok(()), |sql| self.db.exec(sql))?;
             self.refresh()?;
             self.retry_aside().map(drop)
@@ -88,9 +101,13 @@ impl Session {
         if scratch.prepare_transient("SELECT starling_version()").is_err() {
             crate::register(*scratch)?;
         }
-        let mut writes = Vec::new();
+        let (mut writes, mut controls) = (Vec::new(), false);
         scratch
-            .exec_each(schema_sql, &mut |sql| writes.extend(writes_rows(sql).then(|| sql.to_string())))
+            .exec_each(schema_sql, &mut |sql| match step_of(sql) {
+                Step::Writes { table } => writes.push((table, sql.to_string())),
+                Step::Controls => controls = true,
+                Step::Describes => {}
+            })
             .map_err(|e| Error::new(e.code, format!("crsql_automigrate: the schema: {}", e.message)))?;
         let mut crrs = Vec::new();
         let mut active = scratch.prepare_transient(
@@ -103,7 +120,16 @@ impl Session {
         let mut others = objects(*scratch, "view")?;
         others.extend(objects(*scratch, "trigger")?);
         let (tables, indexes) = (objects(*scratch, "table")?, objects(*scratch, "index")?);
+        let lasts = |table: &Option<String>| table.as_ref().is_none_or(|name| tables.contains_key(name));
+        writes.retain(|(table, _)| !controls && lasts(table));
+        let writes = writes.into_iter().map(|(_, sql)| sql).collect();
         Ok(Wanted { tables, indexes, others, writes, crrs })
+    }
+
+    /// Runs what the text writes into tables that it leaves. What reads from one that it does not leave cannot be run here.
+    fn write_rows(&self, writes: &[String]) -> Result<()> {
+        let compiles = |sql: &&String| self.db.prepare_transient(sql).is_ok();
+        writes.iter().filter(compiles).try_for_each(|sql| self.db.exec(sql))
     }
 
     fn drop_table(&self, name: &str) -> Result<()> {

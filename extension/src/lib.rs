@@ -29,6 +29,7 @@ mod fract;
 mod functions;
 mod generations;
 mod inbox;
+mod joint;
 mod journal;
 mod journal_table;
 mod keeper;

@@ -34,6 +34,8 @@ pub struct Refused {
     room: usize,
     /// Parts of which a row has changed.
     due: BTreeSet<i64>,
+    /// Rows of which more than one part tells: together they may fit.
+    joint: BTreeSet<(u32, Vec<u8>)>,
     /// A part was put aside, or would have been if it were not there already.
     put: bool,
     /// Where [`Session::mend_some`] goes on.
@@ -114,9 +116,13 @@ impl Session {
             let Ok(key) = canonical_key(self, table, row.key)? else { return Ok(()) };
             // Most rows of a large part were taken.
             if self.still_waits(table, def, &key, row)? {
-                let mut refused = self.refused.borrow_mut();
+                let refused = &mut *self.refused.borrow_mut();
                 refused.noted += 1;
-                refused.parts.entry(key.into_owned()).or_default().push((table.info.id, id));
+                let of_key = refused.parts.entry(key.to_vec()).or_default();
+                if of_key.iter().any(|(of, part)| *of == table.info.id && *part != id) {
+                    refused.joint.insert((table.info.id, key.into_owned()));
+                }
+                of_key.push((table.info.id, id));
             }
             Ok(())
         })
@@ -134,12 +140,13 @@ impl Session {
 
     /// Whether something is to be tried again.
     pub fn may_mend(&self) -> bool {
-        !self.refused.borrow().due.is_empty()
+        let refused = self.refused.borrow();
+        !(refused.due.is_empty() && refused.joint.is_empty())
     }
 
     /// Tries again what was refused of rows that were merged since. Returns the changes applied.
     pub fn mend(&self) -> Result<u64> {
-        let mut changes = 0;
+        let mut changes = self.mend_jointly()?;
         for _ in 0..ROUNDS {
             let due = std::mem::take(&mut self.refused.borrow_mut().due);
             if due.is_empty() {
@@ -148,6 +155,25 @@ impl Session {
             // Where a cell is refused over and over, what was refused first has mostly been overtaken.
             for part in due.into_iter().rev().take(NEWEST) {
                 changes += self.retry_part(part)?;
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Tries rows of which several parts tell with all that these say; then the parts, which may be done with.
+    fn mend_jointly(&self) -> Result<u64> {
+        let mut changes = 0;
+        let rows = std::mem::take(&mut self.refused.borrow_mut().joint);
+        for (table, key) in rows {
+            let parts: BTreeSet<i64> = {
+                let refused = self.refused.borrow();
+                let of_key = refused.parts.get(&key).into_iter().flatten();
+                of_key.filter(|(of, _)| *of == table).map(|(_, part)| *part).collect()
+            };
+            let fit = self.merge_jointly((table, &key), &parts)?;
+            if fit > 0 {
+                changes += fit;
+                parts.into_iter().try_for_each(|part| self.retry_part(part).map(|more| changes += more))?;
             }
         }
         Ok(changes)
@@ -175,12 +201,22 @@ impl Session {
                 parts = self.some_parts(i64::MIN)?;
             }
             let mut changes = 0;
-            for part in parts {
-                changes += self.retry_part(part)?;
-                self.refused.borrow_mut().tried = part;
+            for part in &parts {
+                changes += self.retry_part(*part)?;
+                self.refused.borrow_mut().tried = *part;
             }
+            self.note_joint(&parts);
             Ok(changes + self.mend()?)
         })
+    }
+
+    /// Rows that these parts tell of, and others too.
+    fn note_joint(&self, some: &[i64]) {
+        let refused = &mut *self.refused.borrow_mut();
+        for (key, of_key) in refused.parts.iter().filter(|(_, of_key)| of_key.len() > 1) {
+            let told = of_key.iter().filter(|(_, part)| some.contains(part));
+            refused.joint.extend(told.map(|(table, _)| (*table, key.clone())));
+        }
     }
 
     /// Some parts of which something was refused, behind this one.

@@ -32,11 +32,23 @@ struct Known<'a> {
     same_columns: bool,
 }
 
+/// Where a part comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comes {
+    /// From a peer.
+    Anew,
+    /// It was kept aside; its dot may be claimed already.
+    Again,
+    /// It was put together from parts that are kept aside, and is no other's to keep.
+    Jointly,
+}
+
 /// An incoming cell in local terms: column id, col_version, stamp, value.
 type LocalCell = (u32, u64, Stamp, Value);
 
 struct Merge<'s, 'a> {
     session: &'s Session,
+    comes: Comes,
     header: Header,
     dots: Vec<(u32, DotHeader)>,
     authors: Vec<u32>,
@@ -74,7 +86,7 @@ impl Session {
             self.refresh()?;
             // Local writes of this transaction come before what is merged now.
             self.flush()?;
-            self.merge_valid_part(bytes, false)
+            self.merge_valid_part(bytes, Comes::Anew)
         };
         let result = if self.db.is_autocommit() {
             self.atomically(merge)
@@ -87,13 +99,20 @@ impl Session {
         result
     }
 
-    /// Merges once more a part that was kept aside; its dot may be claimed already.
+    /// Merges once more a part that was kept aside.
     pub fn merge_aside(&self, bytes: &[u8]) -> Result<u64> {
         validate(bytes)?;
-        self.merge_valid_part(bytes, true)
+        self.merge_valid_part(bytes, Comes::Again)
     }
 
-    fn merge_valid_part(&self, bytes: &[u8], again: bool) -> Result<u64> {
+    /// Merges what several parts say together.
+    pub fn merge_joint(&self, bytes: &[u8]) -> Result<u64> {
+        validate(bytes)?;
+        self.merge_valid_part(bytes, Comes::Jointly)
+    }
+
+    fn merge_valid_part(&self, bytes: &[u8], comes: Comes) -> Result<u64> {
+        let again = comes != Comes::Anew;
         let mut reader = PartReader::new(bytes).map_err(malformed)?;
         let header = *reader.header();
         let origin = self.ordinal(&header.dot.dot.origin)?;
@@ -103,8 +122,6 @@ impl Session {
             if self.is_claimed(origin, version)? {
                 return Ok(0);
             }
-        }
-        if !again {
             self.know_refused()?;
         }
         let in_order = !again && self.tx_mut().next_part(origin, version, header.part);
@@ -119,6 +136,7 @@ impl Session {
         let continued = continued.is_some();
         let mut merge = Merge {
             session: self,
+            comes,
             header,
             dots: vec![(origin, header.dot)],
             authors: Vec::new(),
@@ -380,7 +398,7 @@ impl<'a> Merge<'_, 'a> {
     fn finish(mut self, bytes: &[u8], in_order: bool) -> Result<u64> {
         let session = self.session;
         let (origin, version) = (self.own.record.origin, self.header.dot.dot.version);
-        if !self.aside.is_empty() {
+        if !self.aside.is_empty() && self.comes != Comes::Jointly {
             session.keep_aside(&self.header, &self.aside, bytes)?;
         }
         // A record is whole only when all parts are in it, in one transaction: until the last one it says nothing.

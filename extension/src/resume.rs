@@ -7,6 +7,9 @@ use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 
+/// So many tables are looked after once more by each connection that is opened, until somebody writes.
+const FEW: usize = 16;
+
 impl Session {
     /// Brings catalogue, triggers and log back in line with the schema. Returns the number of kept-aside changes applied.
     pub fn resume(&self) -> Result<u64> {
@@ -30,7 +33,8 @@ impl Session {
             }
             let applied = self.retry_aside()?;
             let now = self.schema_version()?;
-            if at_once || before != (self.db.total_changes(), now) {
+            let few = self.tables_that_are(Standing::Active)?.len() <= FEW;
+            if at_once || !few || before != (self.db.total_changes(), now) {
                 self.note_schema()?;
             } else {
                 self.agreed.set(Some(now));
@@ -141,8 +145,9 @@ impl Session {
             // Nodes would take different rows for the same. As soon as it has a key that can be replicated it goes on.
             self.disarm(&info)?;
             self.retire_inbox(id)?;
-            self.forget_order(id, &info.name)?;
-            return self.set_standing(id, Standing::Missing);
+            self.set_standing(id, Standing::Missing)?;
+            self.forget_catalog();
+            return Ok(());
         }
         if !self.has_key_of(id, &info)? {
             return self.begin_anew(id, &info);

@@ -104,6 +104,29 @@ pub struct CreateTable<'t> {
     pub options: &'t str,
 }
 
+/// The table that an INSERT, REPLACE, UPDATE or DELETE writes to, in lower case; `None` for any other statement, one that begins WITH,
+/// and one that names another schema than `main`.
+pub fn written_table(sql: &str) -> Option<String> {
+    let words: Vec<&str> = tokens(sql).iter().map(|token| token.text).collect();
+    let is = |at: usize, word: &str| words.get(at).is_some_and(|w| w.eq_ignore_ascii_case(word));
+    let after_or = if is(1, "or") { 3 } else { 1 };
+    let mut at = match words.first()?.to_ascii_lowercase().as_str() {
+        "insert" | "replace" if is(after_or, "into") => after_or + 1,
+        "delete" if is(1, "from") => 2,
+        "update" => after_or,
+        _ => return None,
+    };
+    if is(at, "main") && is(at + 1, ".") {
+        at += 2;
+    }
+    if is(at + 1, ".") {
+        return None;
+    }
+    let name = words.get(at)?;
+    let quoted = matches!(name.as_bytes().first(), Some(b'"' | b'`' | b'['));
+    Some(if quoted { unquoted(name) } else { (*name).to_string() }.to_ascii_lowercase())
+}
+
 /// Takes a CREATE TABLE apart; `None` where there is no list of columns.
 pub fn create_table(sql: &str) -> Option<CreateTable<'_>> {
     let tokens = tokens(sql);
@@ -132,6 +155,30 @@ pub fn create_table(sql: &str) -> Option<CreateTable<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_that_a_statement_writes_to_is_told_and_no_other() {
+        for sql in [
+            "INSERT INTO T VALUES(1)",
+            "insert or ignore into main.[t] select * from u",
+            "/* a seed */ REPLACE INTO \"T\"(a) VALUES('into u')",
+            "UPDATE t SET a = 1",
+            "UPDATE OR FAIL `t` SET a = 1",
+            "DELETE FROM t",
+        ] {
+            assert_eq!(written_table(sql).as_deref(), Some("t"), "{sql}");
+        }
+        for sql in [
+            "CREATE TABLE t(x)",
+            "INSERT INTO temp.t VALUES(1)",
+            "WITH t AS (SELECT 1) DELETE FROM t",
+            "insert",
+            "",
+            "SELECT 1",
+        ] {
+            assert_eq!(written_table(sql), None, "{sql}");
+        }
+    }
 
     #[test]
     fn a_keyword_in_a_comment_a_string_or_a_name_is_not_one() {

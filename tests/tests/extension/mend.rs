@@ -180,3 +180,81 @@ fn a_row_that_waited_and_was_refused_when_it_could_be_shown_is_mended_too() {
     assert_eq!((shown(&s), waiting(&s)), (vec!["'k'|9|12|NULL".to_string()], 0));
     ledger::check(&s);
 }
+
+#[test]
+fn cells_of_two_refused_changesets_that_fit_only_together_are_taken_together() {
+    const WITHIN: &str =
+        "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER, CHECK(b - a BETWEEN 0 AND 10))";
+    for nine in [false, true] {
+        let within = || Site::memory().with(&[("t", WITHIN)]);
+        let (x, y, newcomer) = (within(), Site::memory(), within());
+        y.exec("CREATE TABLE other(id INTEGER PRIMARY KEY); SELECT crsql_as_crr('other')");
+        let pull = |to: &Site, from: &Site| if nine { to.pull_nine(from, |_| ()) } else { to.pull(from) };
+        x.exec("INSERT INTO t VALUES('k', 5, 10, 0)");
+        pull(&y, &x);
+        // Each step fits where it is made, and what comes of them all; not so the newest of one column with the first of the other.
+        for step in 1..=100 {
+            let (column, value) = if step % 2 == 1 { ("b", 10) } else { ("a", 5) };
+            x.exec(&format!("UPDATE t SET {column} = {} WHERE id = 'k'", value + 5 * ((step + 1) / 2)));
+            pull(&y, &x);
+        }
+        if !nine {
+            newcomer.pull(&y);
+        }
+        y.exec(&format!("{WITHIN}; SELECT crsql_as_crr('t')"));
+        assert_eq!(shown(&x), ["'k'|255|260|0"]);
+        assert_eq!((shown(&y), waiting(&y)), (shown(&x), 0), "nine: {nine}");
+        if !nine {
+            newcomer.one::<i64>("SELECT starling_mend()");
+            assert_eq!((shown(&newcomer), waiting(&newcomer)), (shown(&x), 0));
+            assert_eq!(newcomer.vector(), x.vector());
+            end_equal(&x, &newcomer);
+            end_equal(&x, &y);
+        }
+    }
+}
+
+#[test]
+fn what_fits_only_together_is_taken_by_the_next_merge_of_any_row() {
+    let within =
+        "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER, CHECK(b - a BETWEEN 0 AND 10))";
+    let (x, y) = (Site::memory().with(&[("t", within)]), Site::memory().with(&[("t", within)]));
+    let z =
+        Site::memory().with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER)")]);
+    x.exec("INSERT INTO t VALUES('k', 5, 10, 30), ('other', 1, 2, 3)");
+    y.pull(&x);
+    z.pull(&x);
+    z.exec("UPDATE t SET a = 100 WHERE id = 'k'");
+    z.exec("UPDATE t SET b = 105 WHERE id = 'k'");
+    x.pull(&z);
+    assert_eq!((shown(&x), waiting(&x)), (vec!["'k'|5|10|30".to_string()], 2));
+    z.exec("UPDATE t SET c = 4 WHERE id = 'other'");
+    x.pull(&z);
+    assert_eq!((shown(&x), waiting(&x)), (vec!["'k'|100|105|30".to_string()], 0));
+    assert_eq!(x.one::<i64>("SELECT starling_aside()"), 0);
+    // Of two writers as well, and where a transaction that does so comes to nothing.
+    z.exec("UPDATE t SET a = 200 WHERE id = 'k'");
+    y.exec("UPDATE t SET a = 95, b = 99 WHERE id = 'k'");
+    y.exec("UPDATE t SET a = 99, b = 105 WHERE id = 'k'; UPDATE t SET a = 103, b = 110 WHERE id = 'k'");
+    x.exec("BEGIN");
+    for from in [&z, &y] {
+        for (part, _) in &from.answer(&x.vector()).0 {
+            x.merge(part).expect("it merges");
+        }
+    }
+    x.one::<i64>("SELECT starling_mend()");
+    x.exec("ROLLBACK");
+    assert_eq!(shown(&x), ["'k'|100|105|30"]);
+    for from in [&z, &y] {
+        x.pull(from);
+    }
+    x.one::<i64>("SELECT starling_mend()");
+    z.pull(&y);
+    z.exec("UPDATE t SET a = 7, b = 8 WHERE id = 'k'");
+    for (to, from) in [(&x, &z), (&y, &z)] {
+        to.pull(from);
+        to.one::<i64>("SELECT starling_mend()");
+    }
+    end_equal(&x, &y);
+    end_equal(&x, &z);
+}
