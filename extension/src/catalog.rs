@@ -40,6 +40,8 @@ pub struct Table {
     user_triggers: Cell<Option<(i64, bool)>>,
     /// Whether its rows have rowids that are not its key.
     spare_rowid: OnceCell<bool>,
+    /// Whether its key is the one that the catalogue knows, and can be replicated.
+    fit_key: OnceCell<bool>,
 }
 
 /// The CRRs of the file, read when first needed and whenever the schema has changed.
@@ -65,6 +67,7 @@ impl Table {
             portable: false,
             user_triggers: Cell::new(None),
             spare_rowid: OnceCell::new(),
+            fit_key: OnceCell::new(),
             history,
             info,
         }
@@ -73,6 +76,17 @@ impl Table {
     /// Whether its rows have rowids that are not its key.
     pub fn has_spare_rowid(&self, db: Db) -> bool {
         *self.spare_rowid.get_or_init(|| schema::has_spare_rowid(db, &self.info))
+    }
+
+    /// Whether its key is the one that the catalogue knows, and can be replicated. A migration may have made the table anew with
+    /// another one, and nobody have looked after it yet.
+    pub fn has_fit_key(&self, session: &Session) -> Result<bool> {
+        if let Some(fit) = self.fit_key.get() {
+            return Ok(*fit);
+        }
+        let fit =
+            session.has_key_of(self.info.id, &self.info)? && schema::key_refusal(session.db, &self.info)?.is_none();
+        Ok(*self.fit_key.get_or_init(|| fit))
     }
 
     /// The text of a per-table statement.

@@ -168,7 +168,8 @@ impl Session {
     /// The CRR that arriving changes mean by a name: the one of that name, else one that was called so.
     pub fn table_meant(&self, name: &str) -> Result<Option<Rc<Table>>> {
         if let Some(table) = self.table_named(name)? {
-            return Ok(Some(table));
+            // Changes for another key wait until `resume` has looked after the table.
+            return Ok(if table.has_fit_key(self)? { Some(table) } else { None });
         }
         let former = {
             // One that was just renamed is still listed under its former name.

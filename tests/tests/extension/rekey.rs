@@ -148,3 +148,34 @@ fn a_table_whose_key_can_not_be_replicated_any_more_is_let_go_until_it_can() {
         assert_eq!(b.one::<i64>("SELECT count(*) FROM g"), 2, "{key}");
     }
 }
+
+#[test]
+fn changes_wait_while_nobody_has_looked_after_a_table_with_another_key() {
+    for (key, capture) in [
+        ("INT PRIMARY KEY", "native"),
+        ("INTEGER NOT NULL PRIMARY KEY", "portable"),
+        ("TEXT NOT NULL PRIMARY KEY COLLATE NOCASE", "native"),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.db");
+        let (a, b) =
+            (Site::file(&path).with(&[("g", "CREATE TABLE g(id TEXT NOT NULL PRIMARY KEY, a)")]), site("TEXT"));
+        a.exec(&format!("SELECT crsql_as_crr('g', '{capture}'); INSERT INTO g VALUES('1', 'a'), ('3', 'c'); SELECT starling_drain()"));
+        b.pull(&a);
+        let rebuild = |key: &str| {
+            // A program without the extension drops the table with its triggers.
+            let plain = starling_tests::site::plain(&path);
+            plain.execute_batch(&format!("BEGIN; CREATE TEMP TABLE k AS SELECT * FROM g; DROP TABLE g; CREATE TABLE g(id {key}, a); INSERT INTO g SELECT * FROM k; COMMIT")).expect("it migrates");
+        };
+        rebuild(key);
+        b.exec("UPDATE g SET a = 'peer' WHERE id = '3'; INSERT INTO g VALUES('6', 'p')");
+        a.pull(&b);
+        a.pull_nine(&b, |_| ());
+        assert_eq!(a.rows("SELECT a FROM g ORDER BY a"), ["'a'", "'c'"], "{key}");
+        assert!(a.one::<i64>("SELECT starling_aside()") > 0, "{key}");
+        rebuild("TEXT NOT NULL PRIMARY KEY");
+        a.exec("SELECT starling_resume(), starling_mend()");
+        end_equal(&a, &b, "g");
+        assert_eq!(b.rows("SELECT * FROM g"), ["'1'|'a'", "'3'|'peer'", "'6'|'p'"], "{key}");
+    }
+}
