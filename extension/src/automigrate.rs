@@ -39,7 +39,7 @@ struct Wanted {
 enum Step {
     /// It writes rows of a table, or a number that a file has for its application.
     Writes { table: Option<String> },
-    /// It begins, ends or undoes something: what the text writes is not what it comes to.
+    /// It undoes something, or what comes before it is about other tables: what the text writes is not what it comes to.
     Controls,
     /// It says what tables there are to be, or nothing.
     Describes,
@@ -50,12 +50,15 @@ fn step_of(sql: &str) -> Step {
         return Step::Writes { table };
     }
     let form = normal_form(sql);
-    let mut words = form.split([' ', '.', '=', '(']).filter(|word| !word.is_empty());
+    let mut words = form.split([' ', '.', '=', '(', ';']).filter(|word| !word.is_empty());
     match words.next() {
         Some("pragma") if words.any(|word| word == "user_version" || word == "application_id") => {
             Step::Writes { table: None }
         }
-        Some("begin" | "commit" | "end" | "rollback" | "savepoint" | "release") => Step::Controls,
+        Some("begin" | "commit" | "end" | "rollback" | "savepoint" | "release" | "drop" | "alter" | "attach") => {
+            Step::Controls
+        }
+        Some("create") if matches!(words.next(), Some("temp" | "temporary")) => Step::Controls,
         _ => Step::Describes,
     }
 }
@@ -88,7 +91,7 @@ impl Session {
             for (name, capture) in &wanted.crrs {
                 self.as_crr(None, name, *capture)?;
             }
-            self.write_rows(&wanted.writes)?;
+            wanted.writes.iter().try_for_each(|sql| self.db.exec(sql))?;
             cleanup.map_or(Ok(()), |sql| self.db.exec(sql))?;
             self.refresh()?;
             self.retry_aside().map(drop)
@@ -124,12 +127,6 @@ impl Session {
         writes.retain(|(table, _)| !controls && lasts(table));
         let writes = writes.into_iter().map(|(_, sql)| sql).collect();
         Ok(Wanted { tables, indexes, others, writes, crrs })
-    }
-
-    /// Runs what the text writes into tables that it leaves. What reads from one that it does not leave cannot be run here.
-    fn write_rows(&self, writes: &[String]) -> Result<()> {
-        let compiles = |sql: &&String| self.db.prepare_transient(sql).is_ok();
-        writes.iter().filter(compiles).try_for_each(|sql| self.db.exec(sql))
     }
 
     fn drop_table(&self, name: &str) -> Result<()> {

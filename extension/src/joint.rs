@@ -5,6 +5,7 @@
 
 use crate::affinity::canonical_key;
 use crate::catalog::Table;
+use crate::schema::Affinity;
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 use starling_crdt::changeset::{self, Cell, DotHeader, Header, Item, PartReader, PartWriter, Row, RowKind, TableDef};
@@ -64,7 +65,11 @@ impl Names<'_> {
 impl Session {
     /// Merges the best cells of a row that these parts hold, if they come from more than one. Returns the changes applied.
     pub fn merge_jointly(&self, (table, key): (u32, &[u8]), parts: &BTreeSet<i64>) -> Result<u64> {
+        // A trigger of the application's may end the transaction, and would do so over and over.
         let Some(table) = self.table(table)? else { return Ok(0) };
+        if self.has_user_triggers(&table)? {
+            return Ok(0);
+        }
         let mut kept = Vec::new();
         for id in parts.iter().rev().take(MOST) {
             let part = self.aside_after(id.saturating_sub(1))?.filter(|(found, _)| found == id);
@@ -78,6 +83,17 @@ impl Session {
             Some(part) => self.merge_joint(&part),
             None => Ok(0),
         }
+    }
+
+    /// As the merge decides it: more writes, then the larger value as it is stored here.
+    fn is_better(&self, table: &Table, cell: &BestCell<'_>, than: &BestCell<'_>) -> Result<bool> {
+        if cell.version != than.version {
+            return Ok(cell.version > than.version);
+        }
+        let affinity = table.info.columns.get(cell.position).map_or(Affinity::None, |column| column.affinity);
+        let (one, other) =
+            (self.stored_as(cell.value.value(), affinity)?, self.stored_as(than.value.value(), affinity)?);
+        Ok(one.as_ref().merge_order(other.as_ref()).is_gt())
     }
 
     /// Adds what a part says of the row.
@@ -145,8 +161,11 @@ impl Session {
             let Some(position) = self.column_meant(table, name)? else { continue };
             let best = BestCell { position, version: cell.version, value: cell.value, write };
             match joint.cells.iter_mut().find(|known| known.position == position) {
-                Some(known) if known.version < best.version => *known = best,
-                Some(_) => {}
+                Some(known) => {
+                    if self.is_better(table, &best, known)? {
+                        *known = best;
+                    }
+                }
                 None => joint.cells.push(best),
             }
         }

@@ -19,6 +19,18 @@ const SPARE: usize = 1024;
 /// So many parts are tried again at once where nobody knows which rows have changed.
 const FEW: i64 = 64;
 
+/// Parts up to this size (bytes) are put together, and so many rows at a time: each row's are read anew.
+const SMALL: usize = 16 * 1024;
+const ROWS_AT_ONCE: usize = 64;
+
+/// A part that tells of a row of a table.
+#[derive(Clone, Copy)]
+struct Teller {
+    table: u32,
+    part: i64,
+    small: bool,
+}
+
 /// Rows of which something is kept aside that a constraint refused.
 #[derive(Default)]
 pub struct Refused {
@@ -26,8 +38,8 @@ pub struct Refused {
     known: bool,
     /// Id and hash of the newest part there was then.
     newest: Option<(i64, i64)>,
-    /// By the row's key: its table, and the part.
-    parts: HashMap<Vec<u8>, Vec<(u32, i64)>>,
+    /// By the row's key.
+    parts: HashMap<Vec<u8>, Vec<Teller>>,
     /// How many of these were noted. Those of parts that are gone stay.
     noted: usize,
     /// How many there may be before all are read anew.
@@ -38,8 +50,9 @@ pub struct Refused {
     joint: BTreeSet<(u32, Vec<u8>)>,
     /// A part was put aside, or would have been if it were not there already.
     put: bool,
-    /// Where [`Session::mend_some`] goes on.
+    /// Where [`Session::mend_some`] goes on: with the part behind this one, and with the row at this place.
     tried: i64,
+    put_together: usize,
 }
 
 impl Session {
@@ -118,11 +131,13 @@ impl Session {
             if self.still_waits(table, def, &key, row)? {
                 let refused = &mut *self.refused.borrow_mut();
                 refused.noted += 1;
+                let teller = Teller { table: table.info.id, part: id, small: part.len() <= SMALL };
                 let of_key = refused.parts.entry(key.to_vec()).or_default();
-                if of_key.iter().any(|(of, part)| *of == table.info.id && *part != id) {
-                    refused.joint.insert((table.info.id, key.into_owned()));
+                let others = of_key.iter().any(|t| t.table == teller.table && t.part != id && t.small);
+                if teller.small && others && refused.joint.len() < ROWS_AT_ONCE {
+                    refused.joint.insert((teller.table, key.into_owned()));
                 }
-                of_key.push((table.info.id, id));
+                of_key.push(teller);
             }
             Ok(())
         })
@@ -135,7 +150,7 @@ impl Session {
             return;
         }
         let parts = refused.parts.get(key).into_iter().flatten();
-        refused.due.extend(parts.filter(|(of, _)| *of == table).map(|(_, part)| *part));
+        refused.due.extend(parts.filter(|t| t.table == table).map(|t| t.part));
     }
 
     /// Whether something is to be tried again.
@@ -162,19 +177,25 @@ impl Session {
 
     /// Tries rows of which several parts tell with all that these say; then the parts, which may be done with.
     fn mend_jointly(&self) -> Result<u64> {
-        let mut changes = 0;
+        let (mut changes, mut used) = (0, BTreeSet::new());
         let rows = std::mem::take(&mut self.refused.borrow_mut().joint);
         for (table, key) in rows {
             let parts: BTreeSet<i64> = {
                 let refused = self.refused.borrow();
                 let of_key = refused.parts.get(&key).into_iter().flatten();
-                of_key.filter(|(of, _)| *of == table).map(|(_, part)| *part).collect()
+                of_key.filter(|t| t.table == table && t.small).map(|t| t.part).collect()
             };
             let fit = self.merge_jointly((table, &key), &parts)?;
             if fit > 0 {
                 changes += fit;
-                parts.into_iter().try_for_each(|part| self.retry_part(part).map(|more| changes += more))?;
+                used.extend(parts);
             }
+        }
+        used.into_iter().try_for_each(|part| self.retry_part(part).map(|more| changes += more))?;
+        if changes > 0 {
+            // Those rows are to be tried no more, as long as this transaction stands.
+            let refused = &mut *self.refused.borrow_mut();
+            (refused.newest, refused.known, refused.put_together) = (None, false, 0);
         }
         Ok(changes)
     }
@@ -201,22 +222,27 @@ impl Session {
                 parts = self.some_parts(i64::MIN)?;
             }
             let mut changes = 0;
-            for part in &parts {
-                changes += self.retry_part(*part)?;
-                self.refused.borrow_mut().tried = *part;
+            for part in parts {
+                changes += self.retry_part(part)?;
+                self.refused.borrow_mut().tried = part;
             }
-            self.note_joint(&parts);
+            self.note_joint();
             Ok(changes + self.mend()?)
         })
     }
 
-    /// Rows that these parts tell of, and others too.
-    fn note_joint(&self, some: &[i64]) {
+    /// Some of the rows of which more than one part tells; the next call goes on behind them.
+    fn note_joint(&self) {
         let refused = &mut *self.refused.borrow_mut();
-        for (key, of_key) in refused.parts.iter().filter(|(_, of_key)| of_key.len() > 1) {
-            let told = of_key.iter().filter(|(_, part)| some.contains(part));
-            refused.joint.extend(told.map(|(table, _)| (*table, key.clone())));
-        }
+        let small = |of_key: &&Teller| of_key.small;
+        let told = refused.parts.iter().filter(|(_, of_key)| of_key.iter().filter(small).count() > 1);
+        let some: Vec<(u32, Vec<u8>)> = told
+            .skip(refused.put_together)
+            .take(ROWS_AT_ONCE)
+            .filter_map(|(key, of_key)| of_key.iter().find(|t| t.small).map(|t| (t.table, key.clone())))
+            .collect();
+        refused.put_together = if some.len() < ROWS_AT_ONCE { 0 } else { refused.put_together + some.len() };
+        refused.joint.extend(some);
     }
 
     /// Some parts of which something was refused, behind this one.

@@ -60,7 +60,7 @@ impl Session {
         Ok(ids)
     }
 
-    fn set_capture(&self, table: u32, capture: Capture) -> Result<()> {
+    pub fn set_capture(&self, table: u32, capture: Capture) -> Result<()> {
         match capture {
             Capture::Native => self.drop_table_note("capture", table),
             Capture::Exact | Capture::Portable => self.set_table_note("capture", table, capture.name()),

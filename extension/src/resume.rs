@@ -104,6 +104,7 @@ impl Session {
                 names.push(schema::text(all.column_text(0)));
             }
         }
+        let listed = names.first().cloned();
         for name in names {
             let Some(info) = schema::read(self.db, &name)? else { continue };
             let free = self.id_of(&name)?.is_none_or(|(other, _)| other == id);
@@ -113,7 +114,11 @@ impl Session {
                 return self.set_standing(id, Standing::Active);
             }
         }
-        Ok(())
+        // One that was let go for its key may have been dropped since.
+        match listed {
+            Some(name) if schema::real_name(self.db, &name)?.is_none() => self.forget_order(id, &name),
+            _ => Ok(()),
+        }
     }
 
     fn tables_that_are(&self, standing: Standing) -> Result<Vec<u32>> {
@@ -143,8 +148,10 @@ impl Session {
         }
         if schema::key_refusal(self.db, &info)?.is_some() {
             // Nodes would take different rows for the same. As soon as it has a key that can be replicated it goes on.
+            let capture = self.capture_of(id)?;
             self.disarm(&info)?;
             self.retire_inbox(id)?;
+            self.set_capture(id, capture)?;
             self.set_standing(id, Standing::Missing)?;
             self.forget_catalog();
             return Ok(());

@@ -107,7 +107,8 @@ pub struct CreateTable<'t> {
 /// The table that an INSERT, REPLACE, UPDATE or DELETE writes to, in lower case; `None` for any other statement, one that begins WITH,
 /// and one that names another schema than `main`.
 pub fn written_table(sql: &str) -> Option<String> {
-    let words: Vec<&str> = tokens(sql).iter().map(|token| token.text).collect();
+    // An empty statement before it is taken for a part of it.
+    let words: Vec<&str> = tokens(sql).iter().map(|token| token.text).skip_while(|word| *word == ";").collect();
     let is = |at: usize, word: &str| words.get(at).is_some_and(|w| w.eq_ignore_ascii_case(word));
     let after_or = if is(1, "or") { 3 } else { 1 };
     let mut at = match words.first()?.to_ascii_lowercase().as_str() {
@@ -116,15 +117,18 @@ pub fn written_table(sql: &str) -> Option<String> {
         "update" => after_or,
         _ => return None,
     };
-    if is(at, "main") && is(at + 1, ".") {
+    let name = |at: usize| -> Option<String> {
+        let name = words.get(at)?;
+        let quoted = matches!(name.as_bytes().first(), Some(b'"' | b'`' | b'[' | b'\''));
+        Some(if quoted { unquoted(name) } else { (*name).to_string() }.to_ascii_lowercase())
+    };
+    if is(at + 1, ".") && name(at)? == "main" {
         at += 2;
     }
     if is(at + 1, ".") {
         return None;
     }
-    let name = words.get(at)?;
-    let quoted = matches!(name.as_bytes().first(), Some(b'"' | b'`' | b'['));
-    Some(if quoted { unquoted(name) } else { (*name).to_string() }.to_ascii_lowercase())
+    name(at)
 }
 
 /// Takes a CREATE TABLE apart; `None` where there is no list of columns.
@@ -162,7 +166,8 @@ mod tests {
             "INSERT INTO T VALUES(1)",
             "insert or ignore into main.[t] select * from u",
             "/* a seed */ REPLACE INTO \"T\"(a) VALUES('into u')",
-            "UPDATE t SET a = 1",
+            ";; -- twice\n; UPDATE t SET a = 1",
+            "INSERT INTO \"main\".'t' VALUES(1)",
             "UPDATE OR FAIL `t` SET a = 1",
             "DELETE FROM t",
         ] {

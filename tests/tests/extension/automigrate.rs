@@ -138,3 +138,27 @@ fn a_cleanup_runs_after_the_migration_within_the_same_transaction() {
     s.db.query_row("SELECT crsql_automigrate(?1, ?2)", [FIRST, cleanup], |_| Ok(())).expect("it migrates");
     assert_eq!(s.rows("SELECT id, name FROM item"), ["'b'|'clean'"]);
 }
+
+#[test]
+fn what_a_text_undoes_or_writes_to_tables_that_it_does_not_leave_never_reaches_the_rows() {
+    let t = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
+    for text in [
+        format!("{t};; BEGIN; DELETE FROM t;; ROLLBACK;"),
+        format!("{t}; SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; RELEASE s"),
+        format!("CREATE TABLE t(x); INSERT INTO t VALUES(1); DELETE FROM t; DROP TABLE t; {t}"),
+        format!("CREATE TABLE h(x); INSERT INTO h VALUES(1); DROP TABLE h; {t}"),
+        format!("CREATE TEMP TABLE h(x); INSERT INTO h VALUES(1); {t}; INSERT INTO t SELECT x, x FROM h"),
+        "CREATE TABLE n(id INTEGER PRIMARY KEY, v); INSERT INTO n VALUES(9, 9); ALTER TABLE n RENAME TO t".to_string(),
+        format!("{t}; DELETE FROM crsql_table; DELETE FROM crsql_record"),
+    ] {
+        let s = Site::memory().with(&[("t", t)]);
+        s.exec("INSERT INTO t VALUES(1, 'mine')");
+        s.exec(&format!("SELECT crsql_automigrate('{text}')"));
+        assert_eq!(s.rows("SELECT * FROM t"), ["1|'mine'"], "{text}");
+    }
+    let s = Site::memory();
+    s.exec(&format!(
+        "SELECT crsql_automigrate('{t};; INSERT INTO \"main\".t VALUES(1, 2);; PRAGMA user_version = 7;')"
+    ));
+    assert_eq!((s.rows("SELECT * FROM t"), s.one::<i64>("PRAGMA user_version")), (vec!["1|2".to_string()], 7));
+}

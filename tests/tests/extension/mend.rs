@@ -258,3 +258,64 @@ fn what_fits_only_together_is_taken_by_the_next_merge_of_any_row() {
     end_equal(&x, &y);
     end_equal(&x, &z);
 }
+
+#[test]
+fn of_equally_often_written_cells_the_larger_goes_with_the_others() {
+    let same = "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER, CHECK(a = b))";
+    let free = "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER)";
+    for larger_first in [true, false] {
+        let (x, v, w) = (
+            Site::memory().with(&[("t", same)]),
+            Site::memory().with(&[("t", free)]),
+            Site::memory().with(&[("t", free)]),
+        );
+        v.exec("INSERT INTO t VALUES('k', 1, 1, 0), ('other', 0, 0, 0)");
+        w.pull(&v);
+        x.pull(&v);
+        v.exec("UPDATE t SET b = 20 WHERE id = 'k'");
+        w.exec("UPDATE t SET b = 12 WHERE id = 'k'");
+        let both = if larger_first { [&v, &w] } else { [&w, &v] };
+        both.into_iter().for_each(|from| x.pull(from));
+        v.exec("UPDATE t SET a = 20 WHERE id = 'k'");
+        x.pull(&v);
+        x.one::<i64>("SELECT starling_mend()");
+        assert_eq!(shown(&x), ["'k'|20|20|0"], "larger first: {larger_first}");
+        w.pull(&v);
+        x.pull(&w);
+        x.one::<i64>("SELECT starling_mend()");
+        end_equal(&x, &w);
+    }
+}
+
+#[test]
+fn two_bulk_writes_that_fit_only_together_are_taken_some_rows_at_a_time_and_a_user_s_trigger_is_not_tempted() {
+    let within =
+        "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER, CHECK(b - a BETWEEN 0 AND 10))";
+    let (x, y) = (Site::memory().with(&[("t", within)]), Site::memory().with(&[("t", within)]));
+    let z =
+        Site::memory().with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER)")]);
+    z.exec("WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 300) INSERT INTO t SELECT 'k' || i, 5, 10, 0 FROM n");
+    for s in [&x, &y] {
+        s.pull(&z);
+    }
+    y.exec("CREATE TRIGGER no AFTER UPDATE OF a, b ON t WHEN NEW.a = 50 AND NEW.b = 55 BEGIN SELECT RAISE(ROLLBACK, 'no'); END");
+    z.exec("UPDATE t SET a = 50");
+    z.exec("UPDATE t SET b = 55");
+    for s in [&x, &y] {
+        s.pull(&z);
+    }
+    for _ in 0..6 {
+        for s in [&x, &y] {
+            s.one::<i64>("SELECT starling_mend()");
+        }
+    }
+    let moved = "SELECT count(*) FROM t WHERE a = 50 AND b = 55";
+    assert_eq!([x.one::<i64>(moved), y.one::<i64>(moved)], [300, 0]);
+    assert_eq!([waiting(&x), waiting(&y)], [0, 2]);
+    y.exec("DROP TRIGGER no");
+    for _ in 0..6 {
+        y.one::<i64>("SELECT starling_mend()");
+    }
+    assert_eq!(y.one::<i64>(moved), 300);
+    end_equal(&x, &y);
+}

@@ -179,3 +179,22 @@ fn changes_wait_while_nobody_has_looked_after_a_table_with_another_key() {
         assert_eq!(b.rows("SELECT * FROM g"), ["'1'|'a'", "'3'|'peer'", "'6'|'p'"], "{key}");
     }
 }
+
+#[test]
+fn a_table_that_is_let_go_keeps_its_way_of_capture_and_its_list_until_it_is_dropped() {
+    let s = Site::memory();
+    s.exec("CREATE TABLE g(id TEXT NOT NULL PRIMARY KEY, a); SELECT crsql_as_crr('g', 'portable'), crsql_fract_as_ordered('g', 'a')");
+    let rebuild = |key: &str| {
+        s.exec(&format!("PRAGMA legacy_alter_table = ON; CREATE TABLE n(id {key}, a); INSERT INTO n SELECT * FROM g; DROP TABLE g; ALTER TABLE n RENAME TO g; PRAGMA legacy_alter_table = OFF; SELECT starling_resume()"));
+    };
+    rebuild("TEXT NOT NULL PRIMARY KEY COLLATE NOCASE");
+    assert_eq!(s.one::<i64>("SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'g'"), 0);
+    rebuild("TEXT NOT NULL PRIMARY KEY");
+    s.exec("INSERT INTO g VALUES('x', 1)");
+    assert_eq!(s.rows("SELECT * FROM g"), ["'x'|'a0'"]);
+    assert_eq!(s.one::<i64>("SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'g' AND instr(sql, 'crsql_inbox_')"), 6);
+    rebuild("TEXT NOT NULL PRIMARY KEY COLLATE NOCASE");
+    s.exec("DROP TABLE g; SELECT starling_resume()");
+    assert_eq!(s.one::<i64>("SELECT count(*) FROM sqlite_master WHERE name LIKE 'g%'"), 0);
+    s.exec("CREATE TABLE z(x); ALTER TABLE z RENAME TO zz");
+}
