@@ -22,8 +22,8 @@ struct Write {
     dot: DotHeader,
     author: Option<SiteId>,
     seq: u64,
-    /// Which of the parts told it.
-    part: usize,
+    /// Which of all entries of the row told it, counted from the newest part on.
+    entry: usize,
 }
 
 struct BestCell<'p> {
@@ -37,7 +37,7 @@ struct BestCell<'p> {
 #[derive(Default)]
 struct Joint<'p> {
     cl: u64,
-    /// A part, of those that say so, by which the row is born.
+    /// An entry, of those that say so, by which the row is born.
     born: Option<usize>,
     /// Its insert and, where the row has one, its `'-1'` row's write.
     base: Option<(Write, Option<Write>)>,
@@ -48,7 +48,7 @@ struct Joint<'p> {
 
 /// What a part has named so far.
 struct Names<'p> {
-    part: usize,
+    entry: usize,
     dots: Vec<DotHeader>,
     authors: Vec<SiteId>,
     tables: Vec<(TableDef<'p>, bool)>,
@@ -58,12 +58,13 @@ impl Names<'_> {
     fn write(&self, stamp: &changeset::Stamp) -> Option<Write> {
         let dot = *self.dots.get(stamp.dot)?;
         let author = stamp.author.map(|i| self.authors.get(i).copied());
-        Some(Write { dot, author: author.flatten(), seq: stamp.seq, part: self.part })
+        Some(Write { dot, author: author.flatten(), seq: stamp.seq, entry: self.entry })
     }
 }
 
 impl Session {
-    /// Merges the best cells of a row that these parts hold, if they come from more than one. Returns the changes applied.
+    /// Merges the best cells of a row that these parts hold, if they come from more than one entry: two statements of one
+    /// transaction make two. Returns the changes applied.
     pub fn merge_jointly(&self, (table, key): (u32, &[u8]), parts: &BTreeSet<i64>) -> Result<u64> {
         // A trigger of the application's may end the transaction, and would do so over and over.
         let Some(table) = self.table(table)? else { return Ok(0) };
@@ -76,8 +77,9 @@ impl Session {
             kept.extend(part.map(|(_, part)| part));
         }
         let mut joint = Joint::default();
-        for (number, part) in kept.iter().enumerate() {
-            self.gather(&table, key, (number, part), &mut joint)?;
+        let mut entries = 0;
+        for part in &kept {
+            entries = self.gather(&table, key, (entries, part), &mut joint)?;
         }
         match joint.encode(&table, key) {
             Some(part) => self.merge_joint(&part),
@@ -96,17 +98,18 @@ impl Session {
         Ok(one.as_ref().merge_order(other.as_ref()).is_gt())
     }
 
-    /// Adds what a part says of the row.
+    /// Adds what a part says of the row; `entries` were there before. How many there are now.
     fn gather<'p>(
         &self,
         table: &Table,
         key: &[u8],
-        (part, bytes): (usize, &'p [u8]),
+        (entries, bytes): (usize, &'p [u8]),
         joint: &mut Joint<'p>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let damaged = |e| corrupt("crsql_aside", e);
         let mut reader = PartReader::new(bytes).map_err(damaged)?;
-        let mut names = Names { part, dots: vec![reader.header().dot], authors: Vec::new(), tables: Vec::new() };
+        let mut names =
+            Names { entry: entries, dots: vec![reader.header().dot], authors: Vec::new(), tables: Vec::new() };
         while let Some(item) = reader.next_item().map_err(damaged)? {
             match item {
                 Item::Dot(dot) => names.dots.push(dot),
@@ -119,11 +122,12 @@ impl Session {
                     let of_table = names.tables.get(row.table).is_some_and(|(_, it)| *it);
                     if of_table && canonical_key(self, table, row.key)?.is_ok_and(|found| *found == *key) {
                         self.add(table, &names, row, joint)?;
+                        names.entry += 1;
                     }
                 }
             }
         }
-        Ok(())
+        Ok(names.entry)
     }
 
     fn add<'p>(&self, table: &Table, names: &Names<'p>, row: Row<'p>, joint: &mut Joint<'p>) -> Result<()> {
@@ -150,7 +154,7 @@ impl Session {
                 cells
             }
             RowKind::Cells { born, life, cells } => {
-                joint.born = joint.born.or(born.then_some(names.part));
+                joint.born = joint.born.or(born.then_some(names.entry));
                 joint.life = joint.life.or(life.and_then(|life| names.write(&life)));
                 cells
             }
@@ -174,13 +178,13 @@ impl Session {
 }
 
 impl Joint<'_> {
-    /// All of it as one part; `None` where one of the parts says as much.
+    /// All of it as one part; `None` where one of the entries says as much.
     fn encode(&self, table: &Table, key: &[u8]) -> Option<Vec<u8>> {
         let lives = self.base.iter().flat_map(|(life, sentinel)| [Some(life), sentinel.as_ref()]).flatten();
         let writes: Vec<&Write> = lives.chain(&self.life).chain(self.cells.iter().map(|c| &c.write)).collect();
-        let tellers: BTreeSet<usize> = writes.iter().map(|w| w.part).chain(self.born).collect();
+        let tellers: BTreeSet<usize> = writes.iter().map(|w| w.entry).chain(self.born).collect();
         // The newest part comes first.
-        let own = writes.iter().min_by_key(|w| w.part).filter(|_| tellers.len() > 1 && !self.dead)?.dot;
+        let own = writes.iter().min_by_key(|w| w.entry).filter(|_| tellers.len() > 1 && !self.dead)?.dot;
         let mut writer = PartWriter::new(&Header {
             dot: own,
             claimable: false,

@@ -46,7 +46,7 @@ pub struct Refused {
     room: usize,
     /// Parts of which a row has changed.
     due: BTreeSet<i64>,
-    /// Rows of which more than one part tells: together they may fit.
+    /// Rows of which more than one entry tells: together they may fit.
     joint: BTreeSet<(u32, Vec<u8>)>,
     /// A part was put aside, or would have been if it were not there already.
     put: bool,
@@ -133,7 +133,7 @@ impl Session {
                 refused.noted += 1;
                 let teller = Teller { table: table.info.id, part: id, small: part.len() <= SMALL };
                 let of_key = refused.parts.entry(key.to_vec()).or_default();
-                let others = of_key.iter().any(|t| t.table == teller.table && t.part != id && t.small);
+                let others = of_key.iter().any(|t| t.table == teller.table && t.small);
                 if teller.small && others && refused.joint.len() < ROWS_AT_ONCE {
                     refused.joint.insert((teller.table, key.into_owned()));
                 }
@@ -231,7 +231,7 @@ impl Session {
         })
     }
 
-    /// Some of the rows of which more than one part tells; the next call goes on behind them.
+    /// Some of the rows of which more than one entry tells; the next call goes on behind them.
     fn note_joint(&self) {
         let refused = &mut *self.refused.borrow_mut();
         let small = |of_key: &&Teller| of_key.small;

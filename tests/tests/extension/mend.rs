@@ -319,3 +319,19 @@ fn two_bulk_writes_that_fit_only_together_are_taken_some_rows_at_a_time_and_a_us
     assert_eq!(y.one::<i64>(moved), 300);
     end_equal(&x, &y);
 }
+
+#[test]
+fn two_writes_of_one_transaction_that_fit_only_together_are_taken() {
+    let within =
+        "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER, CHECK(b - a BETWEEN 0 AND 10))";
+    let (x, y) = (Site::memory().with(&[("t", within)]), Site::memory().with(&[("t", within)]));
+    x.exec("INSERT INTO t VALUES('k', 2, 10, 0), ('other', 1, 1, 0)");
+    y.pull(&x);
+    x.exec("BEGIN; UPDATE t SET b = 12 WHERE id = 'k'; UPDATE t SET a = 12 WHERE id = 'k'; UPDATE t SET b = 22 WHERE id = 'k'; \
+            UPDATE t SET a = 18 WHERE id = 'k'; COMMIT");
+    y.pull(&x);
+    x.exec("UPDATE t SET c = 1 WHERE id = 'other'");
+    y.pull(&x);
+    assert_eq!((shown(&y), waiting(&y)), (vec!["'k'|18|22|0".to_string()], 0));
+    end_equal(&x, &y);
+}
