@@ -90,7 +90,7 @@ impl Session {
 
     /// Whether a row of a part is not merged yet, nor overtaken by what was merged.
     fn row_still_waits(&self, def: &TableDef<'_>, row: &Row<'_>) -> Result<bool> {
-        let Some(table) = self.table_meant(def.name)?.filter(|t| t.info.keys.len() == def.key_columns) else {
+        let Some(table) = self.table_told(def)? else {
             return Ok(true);
         };
         match canonical_key(self, &table, row.key)? {

@@ -115,7 +115,7 @@ impl Session {
                 Item::Dot(dot) => names.dots.push(dot),
                 Item::Author(site) => names.authors.push(site),
                 Item::Table(def) => {
-                    let meant = self.table_meant(def.name)?.filter(|t| t.info.keys.len() == def.key_columns);
+                    let meant = self.table_told(&def)?;
                     names.tables.push((def, meant.is_some_and(|t| t.info.id == table.info.id)));
                 }
                 Item::Row(row) => {

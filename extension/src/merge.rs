@@ -204,7 +204,7 @@ impl<'a> Merge<'_, 'a> {
     }
 
     fn resolve(&self, def: TableDef<'a>) -> Result<Known<'a>> {
-        let found = self.session.table_meant(def.name)?.filter(|t| t.info.keys.len() == def.key_columns);
+        let found = self.session.table_told(&def)?;
         let Some(table) = found else { return Ok(Known { def, local: None, clocks: false, same_columns: false }) };
         let mut ids: Vec<Option<u32>> = Vec::with_capacity(def.columns.len());
         for name in &def.columns {

@@ -10,6 +10,7 @@ use crate::schema;
 use crate::session::{corrupt, Session};
 use crate::sqlgen::{Tag, TagOp, JOURNAL};
 use crate::sqlite::Result;
+use starling_crdt::changeset::TableDef;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -184,6 +185,11 @@ impl Session {
             u32::try_from(find.column_int(0)).map_err(|e| corrupt("crsql_alias", e))?
         };
         self.table(former)
+    }
+
+    /// The CRR that a part's table is, if its key has as many columns here.
+    pub fn table_told(&self, told: &TableDef<'_>) -> Result<Option<Rc<Table>>> {
+        Ok(self.table_meant(told.name)?.filter(|table| table.info.keys.len() == told.key_columns))
     }
 
     /// The position of the column that arriving changes mean by a name, likewise.

@@ -103,7 +103,7 @@ impl Session {
         while let Some(item) = reader.next_item().map_err(damaged)? {
             match item {
                 Item::Table(def) => {
-                    let table = self.table_meant(def.name)?.filter(|t| t.info.keys.len() == def.key_columns);
+                    let table = self.table_told(&def)?;
                     tables.push((def, table));
                 }
                 Item::Row(row) => {
