@@ -1,6 +1,6 @@
 //! Encoded row clocks in memory, by table and key.
 
-use crate::journal::in_key_order;
+use crate::key_order::in_key_order;
 use std::collections::{BTreeMap, HashMap};
 
 /// Memory for so many is kept.

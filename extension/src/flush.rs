@@ -4,7 +4,8 @@
 //! must leave `last_insert_rowid()` as it was.
 
 use crate::catalog::Table;
-use crate::journal::{ByKey, Touches};
+use crate::journal::Touches;
+use crate::key_order::ByKey;
 use crate::log::LogWriter;
 use crate::outlived::Gone;
 use crate::session::Session;

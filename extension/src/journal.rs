@@ -3,9 +3,9 @@
 //! Pure: no SQL. Invariant: after `rollback_to(s)` it holds exactly the touches that were not flushed when `s` began, also
 //! when a flush came in between (SQLite itself undoes what that flush wrote).
 
+use crate::key_order::ByKey;
 use starling_crdt::ids::MAX_SEQ;
-use starling_crdt::local::TouchKind;
-use std::borrow::Cow;
+use starling_crdt::local::{TouchKind, WORD_OF_MOVED};
 
 /// Touches kept before the journal must be flushed: about 10 MB with their keys. Row clocks are written in key order, so
 /// the more keys a flush has, the more of them share a block.
@@ -83,95 +83,6 @@ pub struct Journal {
     marks: Vec<Mark>,
 }
 
-/// Sorts items by table, key and number, which `named` tells. Most keys are told apart by the first bytes that not all of
-/// them share, which the sort has at hand.
-pub fn in_key_order<'k>(
-    items: impl Iterator<Item = usize> + Clone,
-    named: impl Fn(usize) -> (u32, &'k [u8]),
-) -> Vec<usize> {
-    sorted(items, named).into_iter().map(Place::item).collect()
-}
-
-/// Table, the eight bytes of the key that are looked at first, and an item's number, in one number: a sort compares it
-/// without a branch.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place(u128);
-
-impl Place {
-    fn new(table: u32, head: u64, item: usize) -> Self {
-        Self(u128::from(table) << 96 | u128::from(head) << 32 | item as u128)
-    }
-
-    const fn item(self) -> usize {
-        self.0 as u32 as usize
-    }
-
-    /// Whether the keys may be the same.
-    const fn is_like(&self, other: &Self) -> bool {
-        self.0 >> 32 == other.0 >> 32
-    }
-}
-
-/// The items of [`in_key_order`]; there are less than 2^32 of them.
-fn sorted<'k>(items: impl Iterator<Item = usize> + Clone, named: impl Fn(usize) -> (u32, &'k [u8])) -> Vec<Place> {
-    let shared = shared_prefix(items.clone().map(|i| named(i).1));
-    let head = |key: &[u8]| {
-        let key = key.get(shared..).unwrap_or_default();
-        let mut word = [0u8; 8];
-        let n = key.len().min(8);
-        word[..n].copy_from_slice(&key[..n]);
-        u64::from_be_bytes(word)
-    };
-    let place = |i| {
-        let (table, key) = named(i);
-        Place::new(table, head(key), i)
-    };
-    let mut places: Vec<Place> = items.map(place).collect();
-    places.sort_unstable();
-    for alike in places.chunk_by_mut(Place::is_like).filter(|alike| alike.len() > 1) {
-        alike.sort_unstable_by(|a, b| named(a.item()).1.cmp(named(b.item()).1).then(a.cmp(b)));
-    }
-    places
-}
-
-/// Touches by key.
-#[derive(Default)]
-pub struct ByKey {
-    order: Cow<'static, [usize]>,
-    /// Where each key's touches end in `order`; empty where every key was touched once.
-    ends: Vec<usize>,
-}
-
-impl ByKey {
-    /// For each key, in the order of tables and keys, the indices of its touches in the order in which they came.
-    pub fn runs(&self) -> impl Iterator<Item = &[usize]> {
-        let start_of = |i: usize| i.checked_sub(1).and_then(|i| self.ends.get(i)).copied().unwrap_or(0);
-        let runs = self.ends.iter().enumerate();
-        let singles = if self.all_single() { &self.order[..] } else { &[] };
-        singles.chunks(1).chain(runs.map(move |(i, end)| self.order.get(start_of(i)..*end).unwrap_or_default()))
-    }
-
-    /// Whether every key was touched once.
-    pub fn all_single(&self) -> bool {
-        self.ends.is_empty()
-    }
-}
-
-/// How many bytes all keys begin with.
-fn shared_prefix<'k>(mut keys: impl Iterator<Item = &'k [u8]>) -> usize {
-    let mut shared = keys.next().unwrap_or_default();
-    for key in keys {
-        if !key.starts_with(shared) {
-            let common = shared.iter().zip(key).take_while(|(a, b)| a == b).count();
-            shared = shared.get(..common).unwrap_or_default();
-        }
-        if shared.is_empty() {
-            break;
-        }
-    }
-    shared.len()
-}
-
 impl Touches {
     /// Number of touches.
     pub fn len(&self) -> usize {
@@ -201,19 +112,7 @@ impl Touches {
 
     /// The touches by key.
     pub fn by_key(&self) -> ByKey {
-        if self.touches.len() == 1 {
-            return ByKey { order: Cow::Borrowed(&[0]), ends: Vec::new() };
-        }
-        let sorted = sorted(0..self.touches.len(), |i| self.named(i));
-        let same = |a: &Place, b: &Place| a.is_like(b) && self.named(a.item()) == self.named(b.item());
-        let (mut end, mut ends) = (0, Vec::new());
-        if sorted.windows(2).any(|pair| same(&pair[0], &pair[1])) {
-            for run in sorted.chunk_by(same) {
-                end += run.len();
-                ends.push(end);
-            }
-        }
-        ByKey { order: sorted.into_iter().map(Place::item).collect(), ends }
+        ByKey::of(self.touches.len(), |i| self.named(i))
     }
 
     /// Whether a row was inserted.
@@ -240,6 +139,22 @@ impl Touches {
         shift
     }
 
+    /// A row that has just got another key: its cells come first, then the delete under the former key, then word of the row
+    /// under the new one, as cr-sqlite has it. `width` is that of the insert, with room for the delete. Returns whether the delete
+    /// was the touch before, which is so unless a flush came in between.
+    fn put_arrival_first(&mut self, next_seq: u64, width: u64) -> bool {
+        let Some(at) = self.touches.len().checked_sub(2) else { return false };
+        let Some([left, arrived]) = self.touches.get(at..) else { return false };
+        let adjacent = left.kind() == TouchKind::Delete && left.seq + 1 == next_seq && left.table == arrived.table;
+        if !adjacent || self.key(left) == self.key(arrived) {
+            return false;
+        }
+        let Some([left, arrived]) = self.touches.get_mut(at..) else { return false };
+        (arrived.seq, left.seq) = (left.seq, left.seq + width.saturating_sub(WORD_OF_MOVED + 1));
+        self.touches.swap(at, at + 1);
+        true
+    }
+
     /// Adds a touch whose key is written by `put_key`.
     fn push(&mut self, table: u32, kind: TouchKind, seq: u64, put_key: impl FnOnce(&mut Vec<u8>)) {
         let start = self.arena.len();
@@ -260,6 +175,10 @@ impl Journal {
     /// Adds a touch that takes `width` seqs.
     pub fn touch(&mut self, table: u32, kind: TouchKind, width: u64, put_key: impl FnOnce(&mut Vec<u8>)) {
         self.now.push(table, kind, self.next_seq, put_key);
+        if matches!(kind, TouchKind::Insert { moved: true, .. }) && self.now.put_arrival_first(self.next_seq, width) {
+            // Among its seqs is the one that the delete has taken already.
+            self.next_seq -= 1;
+        }
         self.next_seq += width;
     }
 
@@ -436,14 +355,44 @@ mod tests {
     }
 
     #[test]
-    fn keys_with_a_shared_beginning_are_sorted_by_what_follows_it() {
-        let keys: Vec<Vec<u8>> =
-            ["machine-10", "machine-1", "machine-", "machine-2", "machine-10"].map(|k| k.into()).into();
-        let order = in_key_order(0..keys.len(), |i| (1, &keys[i]));
-        assert_eq!(order, [2, 1, 0, 4, 3]);
-        assert_eq!(shared_prefix(keys.iter().map(Vec::as_slice)), 8);
-        assert_eq!(shared_prefix([&b"a"[..], b"b"].into_iter()), 0);
-        assert_eq!(shared_prefix(std::iter::empty()), 0);
+    fn a_row_that_gets_another_key_has_its_cells_before_the_delete_of_the_former_one() {
+        let moved = |columns| {
+            let kind = TouchKind::Insert { replace: false, moved: true };
+            (kind, starling_crdt::local::insert_width(true, columns))
+        };
+        let mut journal = Journal::default();
+        let touch = |journal: &mut Journal, key, (kind, width)| journal.touch(1, kind, width, |out| out.push(key));
+        touch(&mut journal, 9, (TouchKind::Insert { replace: false, moved: false }, 2));
+        journal.savepoint(1);
+        for (from, to) in [(1, 2), (3, 4)] {
+            touch(&mut journal, from, (TouchKind::Delete, 1));
+            touch(&mut journal, to, moved(2));
+        }
+        assert_eq!(open_touches(&journal), [(1, 9, 0), (1, 2, 2), (1, 1, 4), (1, 4, 6), (1, 3, 8)]);
+        assert_eq!(journal.next_seq, 10);
+        // Two columns more, of which the touches do not know: nothing comes to stand on anything else.
+        journal.widen(1, |kind| match kind {
+            TouchKind::Delete => 1,
+            TouchKind::Insert { moved, .. } => starling_crdt::local::insert_width(moved, 4),
+            TouchKind::Update { .. } => 0,
+        });
+        let seqs: Vec<u64> = open_touches(&journal).iter().map(|t| t.2).collect();
+        let word = |insert: usize| seqs[insert] + 4 + WORD_OF_MOVED;
+        for (insert, next) in [(1, seqs[3]), (3, journal.next_seq)] {
+            let delete = seqs[insert + 1];
+            assert!(delete >= seqs[insert] + 4 && delete != word(insert) && word(insert) < next, "{seqs:?}");
+        }
+        journal.rollback_to(1);
+        assert_eq!((open_touches(&journal), journal.next_seq), (vec![(1, 9, 0)], 2));
+        // The delete was flushed: the insert has all its seqs for itself, the delete's among them.
+        touch(&mut journal, 1, (TouchKind::Delete, 1));
+        journal.take();
+        touch(&mut journal, 2, moved(2));
+        assert_eq!((open_touches(&journal), journal.next_seq), (vec![(1, 2, 3)], 7));
+        // So it is where the delete before is one of the same key, or of another table.
+        touch(&mut journal, 2, (TouchKind::Delete, 1));
+        touch(&mut journal, 2, moved(2));
+        assert_eq!(open_touches(&journal)[1..], [(1, 2, 7), (1, 2, 8)]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::sqlgen::{Ident, Tag, TagOp, JOURNAL, KEY_SLOTS};
 use crate::sqlite::{codes, Args, Change, Conflict, Db, Error, IndexInfo, Op, Result, VTab};
 use crate::tx::LastTable;
 use starling_crdt::key;
-use starling_crdt::local::TouchKind;
+use starling_crdt::local::{insert_width, TouchKind};
 use starling_crdt::ValueRef;
 
 /// The table.
@@ -377,9 +377,9 @@ const NULL_KEY: &str =
 const ODD_KEY: &str = "starling: a REAL key that equals an integer (such as 1.0 or -0.0) would be the same key as the \
                        integer here and another one elsewhere; store the integer, or give the key column a type";
 
-/// The touch of an insert and how many seqs it takes; a row that got a new key has a `'-1'` write before its cells.
+/// The touch of an insert and how many seqs it takes.
 pub fn insertion(moved: bool, replace: bool, columns: u64) -> (TouchKind, u64) {
-    (TouchKind::Insert { replace, moved }, if moved { columns + 1 } else { columns.max(1) })
+    (TouchKind::Insert { replace, moved }, insert_width(moved, columns))
 }
 
 /// Writes the key in internal form; returns whether a column is a REAL that equals an integer. −0.0 is written as 0.0,

@@ -33,6 +33,7 @@ mod joint;
 mod journal;
 mod journal_table;
 mod keeper;
+mod key_order;
 mod live;
 mod log;
 mod mend;

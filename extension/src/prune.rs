@@ -6,7 +6,7 @@
 //! to is never swept.
 
 use crate::catalog::Table;
-use crate::journal::in_key_order;
+use crate::key_order::in_key_order;
 use crate::records::Record;
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;

@@ -32,6 +32,23 @@ pub enum TouchKind {
 /// only where a statement sets one of them: an update of one column compares few columns, however wide the table.
 pub const MASK_BITS: u32 = 4;
 
+/// How far behind the last cell of a row that a key update made its `'-1'` write stands: between them is the delete of the
+/// row under its former key.
+pub const WORD_OF_MOVED: u64 = 1;
+
+/// How many seqs an insert takes in a table of so many columns besides the key; that of a moved row includes the delete of the
+/// row under its former key.
+#[must_use]
+pub const fn insert_width(moved: bool, columns: u64) -> u64 {
+    if moved {
+        columns + WORD_OF_MOVED + 1
+    } else if columns == 0 {
+        1
+    } else {
+        columns
+    }
+}
+
 /// A touch with the seq of its first write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Touch {
@@ -298,13 +315,16 @@ impl<'a> State<'a> {
     fn rebase(&mut self, columns: &[u32], dot: Stamp, entries: &mut Vec<LocalEntry>) {
         let old = core::mem::take(&mut self.clock);
         let replaced = !self.new_lifetime;
-        let sentinel = old.cl > 1 || self.moved;
-        let life = Stamp { seq: self.insert_seq, ..dot };
+        let arrived = self.moved && !columns.is_empty();
+        // The write of the row's '-1' row, if that is another one than the base.
+        let word = Stamp { seq: self.insert_seq + WORD_OF_MOVED + columns.len() as u64, ..dot };
+        let life = if self.moved && !arrived { word } else { Stamp { seq: self.insert_seq, ..dot } };
         let moved = match (old.cl, self.moved) {
-            (1, true) => Some(life),
+            (1, true) => Some(word),
             (1, false) if replaced => old.moved,
             _ => None,
         };
+        let sentinel = !arrived && (old.cl > 1 || self.moved);
         let mut clock = RowClock { cl: old.cl, moved, generation: self.generation, ..RowClock::pristine() };
         let begun = |version: u64| if replaced { version } else { 1 };
         clock.base_version = begun(old.base_version) + self.bumps;
@@ -313,6 +333,22 @@ impl<'a> State<'a> {
         let of_column = |(i, id): (usize, &u32)| begun(old.version_of(*id)) + self.written(i);
         let versions: Vec<u64> = columns.iter().enumerate().filter(|_| uneven).map(of_column).collect();
         clock.base_version = versions.iter().copied().min().unwrap_or(clock.base_version);
+        if arrived {
+            entries.push(LocalEntry { kind: Kind::Sentinel, seq: word.seq, columns: Vec::new() });
+            if old.cl > 1 {
+                // There the word of its existence is what began the lifetime, so no base can be it: each cell is listed.
+                let version = |i: usize| versions.get(i).copied().unwrap_or(clock.base_version);
+                let cell = |(i, id): (usize, &u32)| CellClock {
+                    column: *id,
+                    version: version(i),
+                    stamp: Stamp { seq: life.seq + i as u64, ..dot },
+                };
+                let cells = columns.iter().enumerate().map(cell).collect();
+                entries.push(LocalEntry { kind: Kind::Mask, seq: life.seq, columns: columns.to_vec() });
+                self.clock = RowClock { cl: old.cl, born: true, life: Some(word), cells, ..RowClock::default() };
+                return;
+            }
+        }
         let first = life.seq + u64::from(sentinel);
         for (i, (id, version)) in columns.iter().zip(&versions).enumerate() {
             if *version != clock.base_version {
@@ -326,7 +362,7 @@ impl<'a> State<'a> {
             clock.life = Some(life);
         }
         let kind = if sentinel { Kind::Rebase } else { Kind::Base };
-        entries.push(LocalEntry { kind, seq: self.insert_seq, columns: Vec::new() });
+        entries.push(LocalEntry { kind, seq: life.seq, columns: Vec::new() });
         self.clock = clock;
     }
 

@@ -207,11 +207,15 @@ fn merge_at(
     position: Option<usize>,
 ) -> Result<bool> {
     let tombstone = nine.cl.is_multiple_of(2);
-    if position.is_none() && nine.cl == 1 && is_there(session, table, key)? {
+    let known = position.is_none() && nine.cl == 1 && is_there(session, table, key)?;
+    if known && !has_foreign_cells(session, table, key, |_| true)? {
         // It says that the row is there.
         return Ok(false);
     }
     let mut stamp = local_stamp(session, nine)?;
+    if known && !has_foreign_cells(session, table, key, |author| author == stamp.author)? {
+        return Ok(false);
+    }
     let column = position.and_then(|p| Some((p, table.info.columns.get(p)?)));
     stamp.seq = free_seq(session, (table, key), (column.map(|(_, c)| c.id), nine.cl), &stamp)?;
     let Some((position, column)) = column else {
@@ -219,7 +223,12 @@ fn merge_at(
         let kind = if tombstone { IncomingKind::Tombstone { life: stamp } } else { born };
         let applied = session.merge_row(table, key, &Incoming { cl: nine.cl, kind, cells: Vec::new() }, true)?;
         let entries = session.with_birth(table, key, applied, stamp)?;
-        return log_all(session, table, key, &entries);
+        let logged = log_all(session, table, key, &entries)?;
+        if known {
+            // That it was a key update which made the row changes nothing of it.
+            session.tx_mut().rows_impacted -= entries.len() as i64;
+        }
+        return Ok(logged);
     };
     let converted = session.converted(nine.value, column.affinity)?;
     let value = converted.as_ref().map_or(nine.value, Value::as_ref);
@@ -297,6 +306,13 @@ fn open_stamp(session: &Session) -> Option<Stamp> {
 fn is_there(session: &Session, table: &Table, key: &[u8]) -> Result<bool> {
     let local = session.local_row(table, key, true)?;
     Ok(local.clock.is_some_and(|c| c.cl == 1 && c.born))
+}
+
+/// Whether a row has cells that were merged by nine values and are of such an author. Word of its existence that comes after them
+/// says that a key update of that author made the row.
+fn has_foreign_cells(session: &Session, table: &Table, key: &[u8], of: impl Fn(u32) -> bool) -> Result<bool> {
+    let clock = session.get_clock(table, key)?;
+    Ok(clock.is_some_and(|c| c.cells.iter().any(|cell| cell.stamp.author != 0 && of(cell.stamp.author))))
 }
 
 /// The given seq, or a fresh one where this very cell, or the row's life, has been written at it under the same dot: by two

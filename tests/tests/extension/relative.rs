@@ -131,3 +131,74 @@ fn opening_after_a_change_of_the_schema_writes_nothing_where_nothing_is_to_be_re
     drop(site::open(&path).expect("it opens"));
     assert_eq!(s.one::<i64>("SELECT count(*) FROM sqlite_master WHERE name = 't__crsql_insert'"), 1);
 }
+
+/// What a program that follows key updates reads, in the order in which it comes: key, cid and cl.
+fn told(s: &Site) -> Vec<String> {
+    s.rows("SELECT u.cell, cid, cl FROM crsql_changes, crsql_unpack_columns(pk) AS u")
+}
+
+#[test]
+fn of_a_key_update_the_moved_cells_come_first_then_word_of_both_rows() {
+    for capture in ["native", "exact", "portable"] {
+        let after = |history: &str| {
+            let (s, nine, whole) = (tracked(), tracked(), tracked());
+            s.one::<String>(&format!("SELECT crsql_as_crr('t', '{capture}')"));
+            s.exec(history);
+            nine.pull_nine(&s, |_| {});
+            whole.pull(&s);
+            assert_eq!(nine.changes(), s.changes(), "{capture}, {history}: nine values");
+            assert_eq!(whole.changes(), s.changes(), "{capture}, {history}: changesets");
+            let seqs = s.rows("SELECT db_version, seq FROM crsql_changes");
+            assert!(seqs.windows(2).all(|pair| pair[0] != pair[1]), "{capture}, {history}: {seqs:?}");
+            told(&s)
+        };
+        let new = "INSERT INTO t VALUES(1, 2); UPDATE t SET id = 2 WHERE id = 1";
+        assert_eq!(after(new), ["2|'a'|1", "1|'-1'|2", "2|'-1'|1"], "{capture}");
+        let of_later_life =
+            "INSERT INTO t VALUES(1, 2); DELETE FROM t; INSERT INTO t VALUES(1, 3); UPDATE t SET id = 2 WHERE id = 1";
+        assert_eq!(after(of_later_life), ["2|'a'|1", "1|'-1'|4", "2|'-1'|1"], "{capture}");
+        let to_deleted = "INSERT INTO t VALUES(1, 2); INSERT INTO t VALUES(2, 3); DELETE FROM t WHERE id = 1; \
+                          UPDATE t SET id = 1 WHERE id = 2";
+        assert_eq!(after(to_deleted), ["1|'a'|3", "2|'-1'|2", "1|'-1'|3"], "{capture}");
+        let to_taken =
+            "INSERT INTO t VALUES(1, 2); INSERT INTO t VALUES(2, 3); UPDATE OR REPLACE t SET id = 2 WHERE id = 1";
+        assert_eq!(after(to_taken), ["2|'a'|1", "1|'-1'|2", "2|'-1'|1"], "{capture}");
+        let several = "INSERT INTO t VALUES(1, 2), (2, 3); UPDATE t SET id = id + 10";
+        let row = |old, new| [format!("{new}|'a'|1"), format!("{old}|'-1'|2"), format!("{new}|'-1'|1")];
+        assert_eq!(after(several), [row(1, 11), row(2, 12)].concat(), "{capture}");
+        let shifted =
+            "INSERT INTO t VALUES(1, 2), (2, 3); UPDATE t SET id = 3 WHERE id = 2; UPDATE t SET id = 2 WHERE id = 1";
+        assert_eq!(after(&format!("BEGIN; {shifted}; COMMIT")).len(), 5, "{capture}");
+        let back = "INSERT INTO t VALUES(1, 2); UPDATE t SET id = 2; UPDATE t SET id = 1, a = 5; UPDATE t SET a = 6";
+        assert_eq!(after(back), ["2|'-1'|2", "1|'-1'|3", "1|'a'|3"], "{capture}");
+    }
+}
+
+#[test]
+fn word_of_a_row_is_taken_after_its_cells_if_it_is_of_their_author_and_counts_as_no_change() {
+    let nine = |cid: &str, site: &str| {
+        let value = if cid == "-1" { "NULL" } else { "5" };
+        format!(
+            "INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(2), '{cid}', {value}, 1, 1, x'{site}', 1, 0);"
+        )
+    };
+    for (history, site, taken) in [
+        (nine("a", "0b") + &nine("-1", "0b"), "0b", true),
+        (nine("a", "0b") + &nine("-1", "0c"), "0c", false),
+        (nine("-1", "0b") + &nine("a", "0b"), "0b", true),
+        ("INSERT INTO t VALUES(2, 5);".to_string() + &nine("-1", "0b"), "0b", false),
+        ("INSERT INTO t VALUES(2, 4); UPDATE t SET a = 5;".to_string() + &nine("-1", "0b"), "0b", false),
+    ] {
+        let s = tracked();
+        s.exec(&history);
+        assert_eq!(told(&s).contains(&"2|'-1'|1".to_string()), taken, "{history}");
+        let version = s.one::<i64>("SELECT crsql_db_version()");
+        s.exec(&format!("BEGIN; {}", nine("-1", site)));
+        assert_eq!(s.one::<i64>("SELECT crsql_rows_impacted()"), 0, "{history}");
+        s.exec("COMMIT");
+        assert_eq!(s.one::<i64>("SELECT crsql_db_version()"), version, "{history}: again it changes nothing");
+    }
+    let s = tracked();
+    s.exec(&format!("BEGIN; {}", nine("a", "0b") + &nine("-1", "0b")));
+    assert_eq!(s.one::<i64>("SELECT crsql_rows_impacted()"), 1);
+}
