@@ -17,6 +17,7 @@ use crate::sight::Before;
 use crate::sqlgen;
 use crate::sqlite::{Error, Result};
 use starling_crdt::local::TouchKind;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -29,9 +30,17 @@ pub struct AlterWindow {
     columns: Vec<Column>,
     /// What its columns held.
     digest: Digest,
+    /// The groups of keys of which a trigger has told since, whoever wrote them: there, values may differ for that reason. What
+    /// was rolled back stays in it.
+    written: RefCell<BTreeSet<usize>>,
 }
 
 impl AlterWindow {
+    /// Its triggers tell of a write.
+    pub fn note_write(&self, key: &[u8]) {
+        self.written.borrow_mut().insert(group_of(key));
+    }
+
     /// Whether a new column stands where a column that is gone stood: between the same neighbours, defined alike.
     fn takes_the_place(&self, id: u32, new: &str, info: &TableInfo) -> bool {
         let old = self.before.info.columns.iter().find(|c| c.id == id);
@@ -152,13 +161,26 @@ impl Session {
             let digest = self.digest(&before, |_| false)?;
             self.pause_order(before.info.id, &before.info.name)?;
             self.arm_with(&before.info, sqlgen::window_triggers(&before.info, self.meta()?.file))?;
-            self.tx_mut().windows.push(Rc::new(AlterWindow { before, columns, digest }));
+            self.tx_mut().windows.push(Rc::new(AlterWindow { before, columns, digest, written: RefCell::default() }));
             Ok(())
         };
         open().inspect_err(|_| self.undo(UNDO))
     }
 
-    fn window(&self, id: u32) -> Option<Rc<AlterWindow>> {
+    /// The table that touches are of. In its window that is the one with the columns of before: a write of the row is one of each
+    /// of them, whatever they are called by now; the new ones are looked after at the end.
+    pub fn table_of_touches(&self, id: u32) -> Result<Option<Rc<Table>>> {
+        let now = self.table(id)?;
+        let Some(window) = self.window(id) else { return Ok(now) };
+        let mut info = window.before.info.clone();
+        if let Some(now) = now {
+            (info.name, info.keys) = (now.info.name.clone(), now.info.keys.clone());
+        }
+        Ok(Some(Rc::new(Table::new(info, window.before.history.clone()))))
+    }
+
+    /// The open window of a table.
+    pub fn window(&self, id: u32) -> Option<Rc<AlterWindow>> {
         self.tx.borrow().windows.iter().find(|w| w.before.info.id == id).cloned()
     }
 
@@ -271,8 +293,7 @@ impl Session {
 
     /// The groups of keys that were written in the window.
     fn written_groups(&self, window: &AlterWindow, info: &TableInfo, rebuilt: bool) -> Result<BTreeSet<usize>> {
-        let mut groups: BTreeSet<usize> =
-            self.journal.borrow().keys_of(info.id).into_iter().map(|key| group_of(&key)).collect();
+        let mut groups = window.written.borrow().clone();
         if rebuilt {
             let table = Table::new(info.clone(), History::default());
             let mut gone = self.known_keys(&table, &Before::Table(Rc::clone(&window.before)))?;

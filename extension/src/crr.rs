@@ -56,6 +56,16 @@ impl Session {
         let active = self.table_named(&info.name)?.map(|t| t.info.id);
         let present = active.map(|id| self.capture_of(id)).transpose()?;
         let capture = wanted.or(present).unwrap_or_default();
+        if active.is_some_and(|id| self.window(id).is_some()) {
+            // Its triggers are the window's until that ends.
+            let name = Ident(&info.name);
+            return match present == Some(capture) {
+                true => Ok(()),
+                false => Err(Error::msg(format!(
+                    "crsql_as_crr: the window of {name} is open; change its way of capture after crsql_commit_alter"
+                ))),
+            };
+        }
         let armed = active.is_some() && self.is_armed(info)?;
         if armed && present == Some(capture) {
             return Ok(());

@@ -192,12 +192,6 @@ impl Journal {
         self.now.len() >= SPILL_TOUCHES || self.now.arena.len() >= SPILL_BYTES
     }
 
-    /// The keys of a table that wait to be flushed.
-    pub fn keys_of(&self, table: u32) -> Vec<Vec<u8>> {
-        let touches = self.now.touches.iter().filter(|t| t.table == table);
-        touches.map(|t| self.now.key(t).to_vec()).collect()
-    }
-
     /// Names the table and key of each touch from the `from`-th on; returns how many there are.
     pub fn each_from(&self, from: usize, mut f: impl FnMut(u32, &[u8])) -> usize {
         for touch in self.now.touches.iter().skip(from) {

@@ -181,6 +181,9 @@ impl Session {
         if self.tx.borrow().file != tag.file || !self.tx.borrow().twins.is_empty() {
             self.check_file(tag.file)?;
         }
+        if !self.tx.borrow().windows.is_empty() {
+            self.note_in_window(&tag, values);
+        }
         if self.merging.borrow().is_some() && self.is_merging(&tag, values)? {
             return Ok(());
         }
@@ -331,7 +334,7 @@ impl Session {
         if let Some(last) = self.tx.borrow().last_table.filter(|last| last.id == table) {
             return Ok(last);
         }
-        let known = self.table(table)?.ok_or_else(|| {
+        let known = self.table_of_touches(table)?.ok_or_else(|| {
             Error::msg("starling: a trigger names a table that is not a CRR any more; call crsql_as_crr again")
         })?;
         let (columns, keys) = (known.column_ids.len() as u64, known.info.keys.len());
@@ -350,6 +353,16 @@ impl Session {
         // A BEFORE trigger tells of an insert that may not happen.
         row.touches += u32::from(same && tag.op != TagOp::Overwrite);
         Ok(same)
+    }
+
+    /// The window of a table learns which rows were written in it: by now they may be flushed, or a merge's own.
+    #[cold]
+    fn note_in_window(&self, tag: &Tag, values: &Args<'_>) {
+        if let Some(window) = self.window(tag.table) {
+            let mut key = Vec::new();
+            put_key(values, tag.packed, &mut key);
+            window.note_write(&key);
+        }
     }
 
     fn end_transaction(&self) {

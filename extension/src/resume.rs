@@ -132,6 +132,10 @@ impl Session {
     }
 
     fn resume_table(&self, id: u32) -> Result<()> {
+        if self.window(id).is_some() {
+            // What is to be looked after there is looked after when it ends.
+            return Ok(());
+        }
         let name = self.name_of(id)?.unwrap_or_default();
         let Some(info) = schema::read(self.db, &name)? else {
             // Dropped: its metadata stays archived, so that it can come back (X3).

@@ -54,7 +54,7 @@ impl Session {
     }
 
     fn touched_table(&self, id: u32) -> Result<Rc<Table>> {
-        self.table(id)?
+        self.table_of_touches(id)?
             .ok_or_else(|| corrupt("crsql_table", format!("a trigger names table {id}, which is not listed")))
     }
 

@@ -368,3 +368,53 @@ fn what_was_written_to_a_column_that_is_gone_is_swept_from_the_log() {
     peer.pull(&s);
     assert_eq!((peer.changes(), peer.vector()), (before, s.vector()));
 }
+
+#[test]
+fn what_is_flushed_or_merged_in_a_window_is_no_reason_to_forget_the_clocks_of_a_column() {
+    let from = "VALUES('t', crsql_pack_columns(1), 'b', 1, 7, 1, x'0b', 1, 0)";
+    let looks = [
+        "SELECT count(*) FROM crsql_changes".to_string(),
+        "SELECT starling_vector()".to_string(),
+        "SELECT starling_resume()".to_string(),
+        "SELECT crsql_as_crr('t')".to_string(),
+        "SELECT crsql_begin_alter('o'); ALTER TABLE o ADD COLUMN z; SELECT crsql_commit_alter('o')".to_string(),
+        format!("INSERT INTO crsql_changes {from}"),
+    ];
+    for (alter, column) in [("ALTER TABLE t ADD COLUMN d", "b"), ("ALTER TABLE t RENAME COLUMN b TO bb", "bb")] {
+        for look in &looks {
+            let (x, y) = (site(), site());
+            for s in [&x, &y] {
+                s.exec("CREATE TABLE o(id INTEGER PRIMARY KEY)");
+                s.one::<String>("SELECT crsql_as_crr('o')");
+            }
+            x.exec("INSERT INTO t VALUES(1, 'x', 5), (2, 'x', 5); UPDATE t SET b = 7");
+            y.pull(&x);
+            x.exec(&format!(
+                "SELECT crsql_begin_alter('t'); {alter}; UPDATE t SET {column} = 1 WHERE id = 1; {look}; SELECT crsql_commit_alter('t')"
+            ));
+            y.exec(&format!("SELECT crsql_begin_alter('t'); {alter}; SELECT crsql_commit_alter('t')"));
+            // An update of a row that nobody touched in the window counts on from what it was.
+            x.exec(&format!("UPDATE t SET {column} = 6 WHERE id = 2"));
+            let of_two = format!("SELECT col_version FROM crsql_changes WHERE cid = '{column}' AND val = '6'");
+            assert_eq!(x.one::<i64>(&of_two), 3, "{alter}; {look}");
+            y.pull(&x);
+            let rows = [&x, &y].map(|s| s.rows(&format!("SELECT id, {column} FROM t ORDER BY id")));
+            assert_eq!(rows, [["1|'1'", "2|'6'"], ["1|'1'", "2|'6'"]], "{alter}; {look}");
+            assert_eq!(x.changes(), y.changes(), "{alter}; {look}");
+            starling_tests::ledger::check(&x);
+        }
+    }
+}
+
+#[test]
+fn a_table_that_is_a_crr_is_one_in_its_window_too_and_its_way_of_capture_stays_until_the_end() {
+    let s = site();
+    s.exec("INSERT INTO t VALUES(1, 'x', 'y')");
+    let before = s.changes();
+    s.exec("SELECT crsql_begin_alter('t'); ALTER TABLE t ADD COLUMN d; SELECT crsql_as_crr('t'), starling_resume()");
+    assert!(s.refused("SELECT crsql_as_crr('t', 'portable')").contains("after crsql_commit_alter"));
+    s.one::<String>("SELECT crsql_commit_alter('t')");
+    assert_eq!(s.changes(), before, "nothing is announced");
+    s.exec("UPDATE t SET d = 5");
+    assert_eq!(s.one::<i64>("SELECT count(*) FROM crsql_changes WHERE cid = 'd'"), 1);
+}

@@ -31,7 +31,8 @@ struct Replica {
 }
 
 impl Replica {
-    fn step(&mut self, r: &mut Random) {
+    /// `parts`: changesets that may arrive in the midst of it.
+    fn step(&mut self, r: &mut Random, parts: &[Vec<u8>]) {
         let Some((sql, anywhere)) = STEPS.get(self.taken) else { return };
         self.taken += 1;
         println!("  step {}: {sql}", self.taken);
@@ -43,12 +44,32 @@ impl Replica {
         self.site.one::<String>("SELECT crsql_begin_alter('t')");
         if r.chance(30) {
             self.write(r);
+            self.look_or_merge(r, parts);
         }
         self.site.exec(sql);
         if r.chance(50) {
             self.write(r);
+            self.look_or_merge(r, parts);
         }
         self.site.one::<String>("SELECT crsql_commit_alter('t')");
+    }
+
+    /// A read of the changes gives what was written a version before the window ends; a merge writes rows in the window too.
+    fn look_or_merge(&self, r: &mut Random, parts: &[Vec<u8>]) {
+        match r.below(4) {
+            0 => println!("  a look: {} changes", self.site.changes().len()),
+            1 => {
+                println!("  a merge of {}", parts.len());
+                for part in parts {
+                    self.site.merge(part).expect("it merges");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answer_to(&self, other: &Self) -> Vec<Vec<u8>> {
+        self.site.answer(&other.site.vector()).0.into_iter().map(|(part, _)| part).collect()
     }
 
     fn columns(&self) -> Vec<String> {
@@ -104,7 +125,10 @@ fn history(seed: u64) {
         let (i, j) = (r.below(replicas.len() as u64) as usize, r.below(replicas.len() as u64) as usize);
         println!("{i} <- {j}");
         match r.below(8) {
-            0 | 1 => replicas[i].step(&mut r),
+            0 | 1 => {
+                let parts = replicas[j].answer_to(&replicas[i]);
+                replicas[i].step(&mut r, &parts);
+            }
             2 | 3 if i != j => replicas[i].site.pull(&replicas[j].site),
             4 => {
                 replicas[i].site.one::<i64>("SELECT starling_prune(20)");
@@ -115,7 +139,7 @@ fn history(seed: u64) {
     }
     for replica in &mut replicas {
         while replica.taken < STEPS.len() {
-            replica.step(&mut r);
+            replica.step(&mut r, &[]);
             check_cells(replica);
         }
     }
