@@ -1,6 +1,7 @@
 //! `starling_changesets(have, after)`: encoded changesets out of the log, one row per part.
 
 use crate::affinity::whole_number;
+use crate::changes::rowid_of;
 use crate::serve::RecordEncoder;
 use crate::session::corrupt;
 use crate::session::Shared;
@@ -24,7 +25,6 @@ pub struct ChangesetsCursor {
     part: Vec<u8>,
     last: bool,
     number: u64,
-    rowid: i64,
     /// What was kept aside, once the log is at its end.
     aside: Option<AsidePart>,
     aside_after: i64,
@@ -145,14 +145,16 @@ impl VTabCursor for ChangesetsCursor {
     }
 
     fn rowid(&self) -> i64 {
-        self.rowid
+        match (&self.encoder, &self.aside) {
+            (Some(encoder), None) => rowid_of(encoder.record().db_version, self.number),
+            _ => -self.aside_after,
+        }
     }
 }
 
 impl ChangesetsCursor {
     fn advance(&mut self, table: &ChangesetsTable) -> Result<()> {
         let session = &table.session;
-        self.rowid += 1;
         loop {
             if let Some(encoder) = &mut self.encoder {
                 if let Some((part, last)) = encoder.next_part(session)? {

@@ -26,6 +26,8 @@ pub enum Find {
     NewestFirst,
     /// The first above a db_version.
     After,
+    /// The last below one.
+    Before,
     /// Those of a foreign dot: origin, version.
     OfDot,
     /// One of the next foreign dot: origin, the version that it is above.
@@ -62,6 +64,9 @@ pub fn sql(find: Find, layout: Layout) -> String {
     match (find, layout) {
         (Find::NewestFirst, _) => format!("SELECT {columns} FROM {table} ORDER BY db_version DESC"),
         (Find::After, _) => format!("SELECT {columns} FROM {table} WHERE db_version > ?1 ORDER BY db_version LIMIT 1"),
+        (Find::Before, _) => {
+            format!("SELECT {columns} FROM {table} WHERE db_version < ?1 ORDER BY db_version DESC LIMIT 1")
+        }
         (Find::OfDot, Layout::Columns) => format!(
             "SELECT {columns} FROM {table} WHERE origin = ?1 AND version = ?2 AND version IS NOT NULL ORDER BY db_version"
         ),
@@ -252,6 +257,11 @@ impl Session {
     /// The first record above a db_version.
     pub fn record_after(&self, db_version: u64) -> Result<Option<Record>> {
         self.one_record(Find::After, &[db_version])
+    }
+
+    /// The last record below a db_version.
+    pub fn record_before(&self, db_version: u64) -> Result<Option<Record>> {
+        self.one_record(Find::Before, &[db_version])
     }
 
     /// The record of a db_version.

@@ -244,7 +244,7 @@ pub fn check(db: Db, table: &TableInfo) -> Result<()> {
     let refuse = |why: String| Err(Error::msg(format!("crsql_as_crr: table {} cannot be a CRR: {why}", Ident(name))));
     let lower = name.to_ascii_lowercase();
     if lower.starts_with("crsql_") || lower.starts_with("sqlite_") {
-        return refuse("it is an internal table".into());
+        return refuse("names that begin with crsql_ or sqlite_ are those of internal tables; rename it".into());
     }
     if is_virtual(db, name)? {
         return refuse("it is a virtual table; only ordinary tables can be replicated".into());

@@ -5,8 +5,8 @@ CREATE TABLE IF NOT EXISTS crsql_site(id INTEGER PRIMARY KEY, site_id BLOB NOT N
 CREATE TABLE IF NOT EXISTS crsql_origin(
   ordinal INTEGER PRIMARY KEY, site INTEGER NOT NULL, epoch INTEGER NOT NULL, UNIQUE(site, epoch));
 CREATE VIEW IF NOT EXISTS crsql_site_id AS
-  SELECT CASE WHEN s.id = m.value THEN 0 ELSE s.id - (s.id > m.value) END AS ordinal, s.site_id AS site_id
-  FROM crsql_site AS s, crsql_master AS m WHERE m.key = 'self' ORDER BY 1;
+  SELECT CAST(CASE WHEN s.id = m.value THEN 0 ELSE s.id - (s.id > m.value) END AS INTEGER) AS ordinal,
+    s.site_id AS site_id FROM crsql_site AS s, crsql_master AS m WHERE m.key = 'self' ORDER BY 1;
 CREATE TABLE IF NOT EXISTS crsql_record(db_version INTEGER PRIMARY KEY, record BLOB NOT NULL);
 -- Builds that know no format 4 look for this name, and must find it, or they take the file for one without any CRR.
 CREATE VIEW IF NOT EXISTS crsql_log AS SELECT db_version, record FROM crsql_record;

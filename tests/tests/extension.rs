@@ -44,6 +44,8 @@ mod overtaken;
 mod pending;
 #[path = "extension/plain.rs"]
 mod plain;
+#[path = "extension/plans.rs"]
+mod plans;
 #[path = "extension/portable.rs"]
 mod portable;
 #[path = "extension/portable_laws.rs"]

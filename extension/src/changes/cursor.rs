@@ -1,7 +1,7 @@
 //! Scanning `crsql_changes`: record by record, entry by entry, cell by cell.
 
 use super::plan::{self, Plan};
-use super::{column, ChangesTable};
+use super::{column, rowid_of, ChangesTable};
 use crate::catalog::Table;
 use crate::records::Record;
 use crate::session::{corrupt, Session};
@@ -60,7 +60,8 @@ pub struct ChangesCursor {
     passed: u64,
     rows: VecDeque<Row>,
     tables: BTreeMap<u32, Option<(Rc<Table>, bool)>>,
-    rowid: i64,
+    /// How many rows of the record came before.
+    place: u64,
     done: bool,
 }
 
@@ -83,7 +84,7 @@ impl VTabCursor for ChangesCursor {
 
     fn next(&mut self, table: &ChangesTable) -> Result<()> {
         self.rows.pop_front();
-        self.rowid += 1;
+        self.place += 1;
         self.fill(&table.session)
     }
 
@@ -118,7 +119,7 @@ impl VTabCursor for ChangesCursor {
     }
 
     fn rowid(&self) -> i64 {
-        self.rowid
+        rowid_of(self.record.as_ref().map_or(0, |r| r.db_version), self.place)
     }
 }
 
@@ -138,9 +139,13 @@ impl ChangesCursor {
 
     fn next_record(&mut self, session: &Session) -> Result<()> {
         let Some(plan) = &self.plan else { return Ok(()) };
-        let after = self.record.as_ref().map_or(plan.lo.saturating_sub(1), |r| r.db_version);
-        let next = session.record_after(after)?.filter(|r| r.db_version <= plan.hi);
-        let Some(record) = next else {
+        let last = self.record.as_ref().map(|r| r.db_version);
+        let next = if plan.newest_first {
+            session.record_before(last.unwrap_or(plan.hi.saturating_add(1)))?
+        } else {
+            session.record_after(last.unwrap_or(plan.lo.saturating_sub(1)))?
+        };
+        let Some(record) = next.filter(|r| (plan.lo..=plan.hi).contains(&r.db_version)) else {
             self.done = true;
             return Ok(());
         };
@@ -155,6 +160,7 @@ impl ChangesCursor {
         };
         self.next_chunk = if skip { record.head.chunks + 1 } else { 0 };
         self.passed = 0;
+        self.place = 0;
         self.record = Some(record);
         Ok(())
     }

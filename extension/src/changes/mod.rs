@@ -10,6 +10,17 @@ use crate::sqlite::{Change, Db, Error, IndexInfo, Result, VTab};
 use cursor::ChangesCursor;
 pub use last_key::LastKey;
 
+/// What SQLite knows a row by where it meets it in several scans of one statement (OR, outer joins): the record, and the row's
+/// place among all that the record yields, which are the same whatever a scan is limited to.
+pub fn rowid_of(db_version: u64, place: u64) -> i64 {
+    const PLACE_BITS: u32 = 28;
+    if db_version >> (63 - PLACE_BITS) == 0 && place >> PLACE_BITS == 0 {
+        return (db_version << PLACE_BITS | place).cast_signed();
+    }
+    // Two such that come to the same are as unlikely as two equal hashes. Fibonacci hashing (Knuth, TAOCP 3, 6.4).
+    db_version.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(place).cast_signed() | i64::MIN
+}
+
 /// The table.
 pub struct ChangesTable {
     session: Shared,

@@ -17,6 +17,8 @@ pub struct Plan {
     pub site: Option<(bool, Vec<u8>)>,
     /// Nothing can match.
     pub nothing: bool,
+    /// Record by record from the newest one; within a record the order is the same as ever.
+    pub newest_first: bool,
 }
 
 const EQ: char = '=';
@@ -26,6 +28,8 @@ const LT: char = '<';
 const LE: char = 'l';
 const SITE_IS: char = 's';
 const SITE_IS_NOT: char = 'n';
+/// Comes last, and has no value.
+const NEWEST_FIRST: char = 'd';
 
 /// Chooses the constraints to push down and the order that a scan has by itself.
 pub fn best_index(info: &mut IndexInfo<'_>) {
@@ -62,18 +66,23 @@ pub fn best_index(info: &mut IndexInfo<'_>) {
     info.set_estimated_cost(cost * site);
     info.set_estimated_rows(rows);
     let order: Vec<(Option<usize>, bool)> = info.order_by().map(|o| (o.column, o.desc)).collect();
-    let own = [(Some(column::DB_VERSION), false), (Some(column::SEQ), false)];
-    info.set_order_by_consumed(!order.is_empty() && order.len() <= 2 && own.starts_with(&order));
+    let own = |newest_first| [(Some(column::DB_VERSION), newest_first), (Some(column::SEQ), false)];
+    let is = |newest_first| !order.is_empty() && order.len() <= 2 && own(newest_first).starts_with(&order);
+    info.set_order_by_consumed(is(false) || is(true));
+    if is(true) {
+        used.push(NEWEST_FIRST);
+    }
     info.set_idx_str(used);
 }
 
 /// Reads the chosen constraints' values.
 pub fn read(codes: &str, args: &Args<'_>) -> Plan {
-    let mut plan = Plan { lo: 0, hi: u64::MAX, site: None, nothing: false };
+    let mut plan = Plan { lo: 0, hi: u64::MAX, site: None, nothing: false, newest_first: false };
     for (i, code) in codes.chars().enumerate() {
         match (code, args.get(i)) {
             (SITE_IS, ValueRef::Blob(site)) => plan.site = Some((true, site.to_vec())),
             (SITE_IS_NOT, ValueRef::Blob(site)) if plan.site.is_none() => plan.site = Some((false, site.to_vec())),
+            (NEWEST_FIRST, _) => plan.newest_first = true,
             (SITE_IS | SITE_IS_NOT, _) => {}
             (_, value) => {
                 if let Some(v) = whole_number(value) {
