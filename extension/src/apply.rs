@@ -167,7 +167,7 @@ impl Session {
         if let Some(before) = &local.clock {
             self.tx_mut().supersede(before.superseded_by(&decision.clock));
         }
-        let entries = entries(incoming, &decision);
+        let entries = entries(local.clock.as_ref(), incoming, &decision);
         self.put_clock_later(table, key, decision.clock, local.clock.is_some())?;
         let changes = decision.won.len() as u64
             + u64::from((decision.life_won && !decision.adopt_base) || decision.sentinel.is_some());
@@ -442,7 +442,7 @@ fn shown_cells(
 }
 
 /// What is logged: the life, and every taken cell that the base entry does not speak for, under its own dot.
-fn entries(incoming: &Incoming<'_>, decision: &Decision) -> Vec<MergedEntry> {
+fn entries(local: Option<&RowClock>, incoming: &Incoming<'_>, decision: &Decision) -> Vec<MergedEntry> {
     let mut out: Vec<MergedEntry> = Vec::new();
     let life = match incoming.kind {
         IncomingKind::Base { life, .. } | IncomingKind::Tombstone { life } => Some(life),
@@ -463,7 +463,11 @@ fn entries(incoming: &Incoming<'_>, decision: &Decision) -> Vec<MergedEntry> {
     for cell in decision.won.iter().filter_map(|i| incoming.cells.get(*i)).filter(|c| c.version > 0) {
         // A base entry speaks for the cells that the clock does not list, every other cell has a mask of its own.
         let covered = decision.adopt_base && decision.clock.cell(cell.column).is_none();
-        if covered {
+        // The very write that is there already, which the column stored otherwise when it came: it is logged.
+        let known = local
+            .and_then(|clock| clock.cell(cell.column))
+            .is_some_and(|c| c.version == cell.version && c.stamp == cell.stamp);
+        if covered || (known && !decision.new_lifetime) {
             continue;
         }
         match out.last_mut() {

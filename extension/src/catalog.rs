@@ -42,6 +42,8 @@ pub struct Table {
     spare_rowid: OnceCell<bool>,
     /// Whether its key is the one that the catalogue knows, and can be replicated.
     fit_key: OnceCell<bool>,
+    /// Whether its key is the one that the catalogue knows.
+    same_key: OnceCell<bool>,
 }
 
 /// The CRRs of the file, read when first needed and whenever the schema has changed.
@@ -68,6 +70,7 @@ impl Table {
             user_triggers: Cell::new(None),
             spare_rowid: OnceCell::new(),
             fit_key: OnceCell::new(),
+            same_key: OnceCell::new(),
             history,
             info,
         }
@@ -78,14 +81,22 @@ impl Table {
         *self.spare_rowid.get_or_init(|| schema::has_spare_rowid(db, &self.info))
     }
 
+    /// Whether its key is the one that the catalogue knows: else what the log says is of rows that it does not have.
+    pub fn has_same_key(&self, session: &Session) -> Result<bool> {
+        if let Some(same) = self.same_key.get() {
+            return Ok(*same);
+        }
+        let same = session.has_key_of(self.info.id, &self.info)?;
+        Ok(*self.same_key.get_or_init(|| same))
+    }
+
     /// Whether its key is the one that the catalogue knows, and can be replicated. A migration may have made the table anew with
     /// another one, and nobody have looked after it yet.
     pub fn has_fit_key(&self, session: &Session) -> Result<bool> {
         if let Some(fit) = self.fit_key.get() {
             return Ok(*fit);
         }
-        let fit =
-            session.has_key_of(self.info.id, &self.info)? && schema::key_refusal(session.db, &self.info)?.is_none();
+        let fit = self.has_same_key(session)? && schema::key_refusal(session.db, &self.info)?.is_none();
         Ok(*self.fit_key.get_or_init(|| fit))
     }
 
@@ -136,6 +147,7 @@ impl Session {
             self.meta.replace(None);
             self.known_tail.set(None);
             self.forget_plain();
+            self.reread_refused();
             catalog.clear();
             drop(catalog);
             self.tx.borrow_mut().last_table = None;
@@ -215,17 +227,17 @@ impl Session {
         let Some(real) = schema::real_name(self.db, name)? else { return Ok(None) };
         let Some((id, _)) = self.id_of(&real)? else { return Ok(None) };
         // Archived ones are none.
-        if self.name_of(id)?.is_none() {
+        if self.listed_name(id)?.is_none() {
             return Ok(None);
         }
-        self.load(&real, None)
+        self.load(&real, Some(id))
     }
 
-    /// Reads a table. `bearer_of`: the id that its trigger is known to bear. Each look at the schema's table is one at all of it,
+    /// Reads a table. `known`: its id, where the caller has looked for it. Each look at the schema's table is one at all of it,
     /// so there are as few as can be.
-    fn load(&self, name: &str, bearer_of: Option<u32>) -> Result<Option<Rc<Table>>> {
+    fn load(&self, name: &str, known: Option<u32>) -> Result<Option<Rc<Table>>> {
         let Some(mut info) = schema::read(self.db, name)? else { return Ok(None) };
-        match bearer_of {
+        match known {
             Some(id) => self.fill_ids_of(id, &mut info)?,
             None => self.fill_ids(&mut info)?,
         }

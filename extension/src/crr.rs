@@ -82,7 +82,10 @@ impl Session {
         }
         let former = if active.is_none() { former.or(self.let_go_with_another_key(info)?) } else { former };
         let known = self.register(info)?;
-        former.map_or(Ok(()), |former| self.set_table_note("anew", info.id, &former.to_string()))?;
+        if let Some(former) = former {
+            self.set_table_note("anew", info.id, &former.to_string())?;
+            self.give_up_converted(former)?;
+        }
         let before = self.before_now(info.id)?;
         self.arm_as(info, capture)?;
         if active.is_some() {

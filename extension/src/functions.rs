@@ -149,7 +149,7 @@ fn as_crr(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
         }
     }
     // A convenience: nothing is lost without it.
-    let _ = session.join_when_inboxes_fill();
+    session.unless_it_ended_all(|| session.join_when_inboxes_fill())?;
     Ok(ok())
 }
 
@@ -362,10 +362,20 @@ fn rehome(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     let renamed = session.atomically(|| {
         session.join_transaction()?;
         session.refresh()?;
-        session.flush()?;
-        session.rehome(&vector)
+        under_new_names(session, || session.rehome(&vector))
     })?;
     Ok(Output::Integer(renamed.cast_signed()))
+}
+
+/// What has no version yet, in the inboxes too, gets one under the name that the file has then: in a copy, the former name has used
+/// that version for something else. Only a transaction that has begun its record ends it first.
+fn under_new_names<T>(session: &Shared, rename: impl FnOnce() -> Result<T>) -> Result<T> {
+    if session.tx.borrow().local.is_some() {
+        session.flush()?;
+    }
+    let renamed = rename()?;
+    session.flush()?;
+    Ok(renamed)
 }
 
 /// With an argument, an epoch as a signed integer: only if the present one is still that; else NULL.
@@ -379,11 +389,10 @@ fn new_epoch(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     let drawn = session.atomically(|| {
         session.join_transaction()?;
         session.refresh()?;
-        session.flush()?;
-        match lost {
+        under_new_names(session, || match lost {
             Some(lost) if lost != session.meta()?.epoch => Ok(false),
             _ => session.new_epoch().map(|()| true),
-        }
+        })
     })?;
     Ok(if drawn { ok() } else { Output::Null })
 }
@@ -392,8 +401,8 @@ fn new_site(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     session.ensure_schema()?;
     session.atomically(|| {
         session.join_transaction()?;
-        session.flush()?;
-        session.new_site()
+        session.refresh()?;
+        under_new_names(session, || session.new_site())
     })?;
     Ok(Output::Blob(session.meta()?.site.0.to_vec()))
 }
@@ -438,7 +447,7 @@ fn mend(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 fn drain(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     let drained = session.drain()?;
     // A convenience: nothing is lost without it.
-    let _ = session.join_when_inboxes_fill();
+    session.unless_it_ended_all(|| session.join_when_inboxes_fill())?;
     Ok(Output::Integer(i64::from(drained)))
 }
 

@@ -274,7 +274,10 @@ impl Session {
             self.join_transaction()?;
             self.flush()
         };
-        let bracket = if self.tx.borrow().active { None } else { self.begin().ok() };
+        let mut bracket = None;
+        if !self.tx.borrow().active {
+            self.unless_it_ended_all(|| self.begin().map(|begun| bracket = Some(begun)))?;
+        }
         match bracket {
             Some(bracket) => self.settle(bracket, drain())?,
             // Inside a statement that writes there can be no savepoint: its transaction is the drain's.

@@ -87,6 +87,7 @@ impl VTab for JournalTable {
         self.session.known_tail.set(file_version.zip(tail).map(left));
         self.session.plain_committed(file_version);
         self.session.settle_catalog();
+        self.session.settle_refused();
         self.session.end_transaction();
         Ok(())
     }
@@ -103,7 +104,7 @@ impl VTab for JournalTable {
         self.session.end_transaction();
         self.session.known_tail.set(None);
         self.session.forget_plain();
-        self.session.doubt_refused();
+        self.session.doubt_refused_since();
         // Another connection may have gone on from what was here: read everything anew.
         self.session.meta.replace(None);
         self.session.forget_catalog();
@@ -126,7 +127,7 @@ impl VTab for JournalTable {
         self.session.known_tail.set(None);
         self.session.forget_plain();
         self.session.doubt_catalog();
-        self.session.doubt_refused();
+        self.session.doubt_refused_since();
         self.session.journal.borrow_mut().rollback_to(n);
         self.session.tx.borrow_mut().rollback_to(n);
         self.session.meta.replace(None);
@@ -274,7 +275,7 @@ impl Session {
         let file = self.meta()?.file;
         let attached = self.db.attached()?;
         let count = attached.len();
-        let twins = self.twins(file, attached);
+        let twins = self.twins(file, attached)?;
         let mut tx = self.tx.borrow_mut();
         tx.checked = true;
         tx.file_version = version;
@@ -289,17 +290,24 @@ impl Session {
     }
 
     /// Of the attached files those whose triggers carry the same file id as those of `main`: copies of it, or it itself.
-    fn twins(&self, file: u32, mut attached: Vec<String>) -> Vec<String> {
-        attached.retain(|name| {
-            let id = format!("SELECT value FROM {}.crsql_master WHERE key = 'file_id'", Ident(name));
-            // A file without that table is none of ours.
+    fn twins(&self, file: u32, attached: Vec<String>) -> Result<Vec<String>> {
+        let mut twins = Vec::new();
+        for name in attached {
+            let id = format!("SELECT value FROM {}.crsql_master WHERE key = 'file_id'", Ident(&name));
             let ask = || -> Result<bool> {
                 let mut stmt = self.db.prepare_transient(&id)?;
                 Ok(stmt.step()? && stmt.column_int(0) == i64::from(file))
             };
-            ask().unwrap_or(false)
-        });
-        attached
+            match ask() {
+                Ok(true) => twins.push(name),
+                Ok(false) => {}
+                // Such an error may have ended the transaction.
+                Err(e) if matches!(e.primary(), codes::NOMEM | codes::FULL | codes::IOERR) => return Err(e),
+                // A file without that table is none of ours.
+                Err(_) => {}
+            }
+        }
+        Ok(twins)
     }
 
     /// Whether a trigger with this file id can be one of `main`.

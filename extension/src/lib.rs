@@ -17,6 +17,7 @@ mod changes;
 mod changesets_table;
 mod clock_map;
 mod clock_store;
+mod converted;
 mod crr;
 mod differences;
 mod digest;

@@ -40,6 +40,8 @@ pub struct Refused {
     newest: Option<(i64, i64)>,
     /// By the row's key.
     parts: HashMap<Vec<u8>, Vec<Teller>>,
+    /// It was read, or changed, in the transaction that is open.
+    read_within: bool,
     /// How many of these were noted. Those of parts that are gone stay.
     noted: usize,
     /// How many there may be before all are read anew.
@@ -53,6 +55,16 @@ pub struct Refused {
     /// Where [`Session::mend_some`] goes on: with the part behind this one, and with the row at this place.
     tried: i64,
     put_together: usize,
+}
+
+impl Refused {
+    /// What was said of a row is merged: it is to be tried no more, as long as this transaction stands.
+    fn is_done_with(&mut self, table: u32, key: &[u8]) {
+        if let Some(of_key) = self.parts.get_mut(key) {
+            of_key.retain(|teller| teller.table != table);
+        }
+        self.read_within = true;
+    }
 }
 
 impl Session {
@@ -70,6 +82,25 @@ impl Session {
     /// Something may be kept aside that is not known.
     pub fn doubt_refused(&self) {
         self.refused.borrow_mut().known = false;
+    }
+
+    /// A rollback: what was read in the transaction may not be so any more, and what it has done with waits again.
+    pub fn doubt_refused_since(&self) {
+        if self.refused.borrow().read_within {
+            self.reread_refused();
+        }
+        self.doubt_refused();
+    }
+
+    /// Why something waits may be another reason now: all of it is read anew when that is asked for next.
+    pub fn reread_refused(&self) {
+        let mut refused = self.refused.borrow_mut();
+        (refused.newest, refused.known, refused.read_within) = (None, false, false);
+    }
+
+    /// The transaction is committed.
+    pub fn settle_refused(&self) {
+        self.refused.borrow_mut().read_within = false;
     }
 
     /// What was put aside before may have been refused since.
@@ -101,7 +132,9 @@ impl Session {
             let mut refused = self.refused.borrow_mut();
             refused.room = refused.noted * 2 + SPARE;
         }
-        self.refused.borrow_mut().known = true;
+        let mut refused = self.refused.borrow_mut();
+        refused.known = true;
+        refused.read_within |= self.tx.borrow().active;
         Ok(())
     }
 
@@ -189,14 +222,10 @@ impl Session {
             if fit > 0 {
                 changes += fit;
                 used.extend(parts);
+                self.refused.borrow_mut().is_done_with(table, &key);
             }
         }
         used.into_iter().try_for_each(|part| self.retry_part(part).map(|more| changes += more))?;
-        if changes > 0 {
-            // Those rows are to be tried no more, as long as this transaction stands.
-            let refused = &mut *self.refused.borrow_mut();
-            (refused.newest, refused.known, refused.put_together) = (None, false, 0);
-        }
         Ok(changes)
     }
 

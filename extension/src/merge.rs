@@ -18,6 +18,7 @@ use starling_crdt::log_chunk::Kind;
 use starling_crdt::record::flags;
 use starling_crdt::row_clock::Stamp;
 use starling_crdt::{DecodeError, Value};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -66,6 +67,8 @@ struct Merge<'s, 'a> {
     looked_at: usize,
     /// The table of the row before.
     merged_last: Option<u32>,
+    /// The table of which it is noted that keys had to be converted.
+    converted: Option<u32>,
 }
 
 fn malformed(e: DecodeError) -> Error {
@@ -150,6 +153,7 @@ impl Session {
             touched: BTreeSet::new(),
             looked_at: 0,
             merged_last: None,
+            converted: None,
         };
         while let Some(item) = reader.next_item().map_err(malformed)? {
             match item {
@@ -237,6 +241,12 @@ impl<'a> Merge<'_, 'a> {
                 return Ok(());
             }
         };
+        if matches!(key, Cow::Owned(_)) && self.converted != Some(table.info.id) {
+            let (origin, header) = self.dots.first().copied().unwrap_or_default();
+            self.session.note_converted(table.info.id, origin, header.dot.version)?;
+            // Who has the other key does not get from here what it would need.
+            (self.converted, self.all_won) = (Some(table.info.id), false);
+        }
         let key: &[u8] = &key;
         self.log_touches_of(&table, key)?;
         let Some(known) = self.tables.get(row.table) else { return Ok(()) };

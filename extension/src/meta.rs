@@ -48,7 +48,13 @@ impl Session {
     pub fn has_schema(&self) -> Result<bool> {
         let known = self.meta.borrow().as_ref().map(|meta| meta.file);
         if let Some(file) = known {
-            if self.tx.borrow().active || self.file_id().is_ok_and(|id| id == i64::from(file)) {
+            let same = || match self.file_id() {
+                Ok(id) => Ok(id == i64::from(file)),
+                Err(e) if e.primary() == codes::ERROR => Ok(false),
+                // An error that has ended the transaction, on a full disk say, must not go unsaid.
+                Err(e) => Err(e),
+            };
+            if self.tx.borrow().active || same()? {
                 return Ok(true);
             }
             // Another database was deserialized, or restored by a backup, beneath this connection.

@@ -9,6 +9,8 @@ use crate::sqlite::Result;
 
 /// So many tables are looked after once more by each connection that is opened, until somebody writes.
 const FEW: usize = 16;
+/// Under this it is noted that a table was let go for its key, and is to be taken up with whatever fit key it gets.
+const LET_GO: &str = "let_go";
 
 impl Session {
     /// Brings catalogue, triggers and log back in line with the schema. Returns the number of kept-aside changes applied.
@@ -42,7 +44,7 @@ impl Session {
             Ok(applied)
         })?;
         // A convenience: nothing is lost without it.
-        let _ = self.join_when_inboxes_fill();
+        self.unless_it_ended_all(|| self.join_when_inboxes_fill())?;
         Ok(applied)
     }
 
@@ -108,15 +110,26 @@ impl Session {
         for name in names {
             let Some(info) = schema::read(self.db, &name)? else { continue };
             let free = self.id_of(&name)?.is_none_or(|(other, _)| other == id);
-            if free && self.has_key_of(id, &info)? && schema::check(self.db, &info).is_ok() {
+            if !free || schema::check(self.db, &info).is_err() {
+                continue;
+            }
+            if self.has_key_of(id, &info)? {
                 self.write_name(id, &name)?;
                 self.forget_catalog();
+                self.drop_table_note(LET_GO, id)?;
                 return self.set_standing(id, Standing::Active);
+            }
+            if self.table_note(LET_GO, id)?.is_some() {
+                self.drop_table_note(LET_GO, id)?;
+                return self.begin_anew(id, &info);
             }
         }
         // One that was let go for its key may have been dropped since.
         match listed {
-            Some(name) if schema::real_name(self.db, &name)?.is_none() => self.forget_order(id, &name),
+            Some(name) if schema::real_name(self.db, &name)?.is_none() => {
+                self.drop_table_note(LET_GO, id)?;
+                self.forget_order(id, &name)
+            }
             _ => Ok(()),
         }
     }
@@ -156,6 +169,7 @@ impl Session {
             self.disarm(&info)?;
             self.retire_inbox(id)?;
             self.set_capture(id, capture)?;
+            self.set_table_note(LET_GO, id, "")?;
             self.set_standing(id, Standing::Missing)?;
             self.forget_catalog();
             return Ok(());

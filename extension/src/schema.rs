@@ -246,7 +246,8 @@ pub fn check(db: Db, table: &TableInfo) -> Result<()> {
     if lower.starts_with("crsql_") || lower.starts_with("sqlite_") {
         return refuse("names that begin with crsql_ or sqlite_ are those of internal tables; rename it".into());
     }
-    if is_virtual(db, name)? {
+    let (root, sql) = definition(db, name)?;
+    if root == 0 {
         return refuse("it is a virtual table; only ordinary tables can be replicated".into());
     }
     if let Some(why) = key_refusal(db, table)? {
@@ -255,7 +256,7 @@ pub fn check(db: Db, table: &TableInfo) -> Result<()> {
     if table.keys.len() > MAX_KEY_COLUMNS {
         return refuse(format!("its primary key has more than {MAX_KEY_COLUMNS} columns"));
     }
-    let refusals = [autoincrement(db, name)?, other_unique(db, name)?, foreign_keys(db, name)?];
+    let refusals = [autoincrement(&sql), other_unique(db, name)?, foreign_keys(db, name)?];
     if let Some(why) = refusals.into_iter().flatten().next() {
         return refuse(why);
     }
@@ -290,20 +291,23 @@ pub fn key_refusal(db: Db, table: &TableInfo) -> Result<Option<String>> {
 
 /// Whether a table of `main` is a virtual one.
 pub fn is_virtual(db: Db, name: &str) -> Result<bool> {
-    let mut stmt = db.prepare("SELECT rootpage FROM main.sqlite_master WHERE type = 'table' AND name = ?1")?;
-    stmt.bind_text(1, name)?;
-    Ok(stmt.step()? && stmt.column_int(0) == 0)
+    Ok(definition(db, name)?.0 == 0)
 }
 
-fn autoincrement(db: Db, name: &str) -> Result<Option<String>> {
-    // No pragma tells AUTOINCREMENT, so this one word is looked for in the text, outside comments and quotes.
-    let mut stmt = db.prepare("SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?1")?;
+/// Where a table of `main` begins in the file (0 where a virtual one does not), and its SQL. Each look at the schema's table is one
+/// at all of it.
+fn definition(db: Db, name: &str) -> Result<(i64, String)> {
+    let mut stmt = db.prepare("SELECT rootpage, sql FROM main.sqlite_master WHERE type = 'table' AND name = ?1")?;
     stmt.bind_text(1, name)?;
-    let has_word = stmt.step()? && has_keyword(&text(stmt.column_text(0)), "AUTOINCREMENT");
-    Ok(has_word.then(|| {
+    Ok(if stmt.step()? { (stmt.column_int(0), text(stmt.column_text(1))) } else { (-1, String::new()) })
+}
+
+fn autoincrement(sql: &str) -> Option<String> {
+    // No pragma tells AUTOINCREMENT, so this one word is looked for in the text, outside comments and quotes.
+    has_keyword(sql, "AUTOINCREMENT").then(|| {
         "it uses AUTOINCREMENT, which cannot be kept across replicas; use INTEGER PRIMARY KEY, or uuid7() keys"
             .to_string()
-    }))
+    })
 }
 
 fn other_unique(db: Db, name: &str) -> Result<Option<String>> {

@@ -185,6 +185,7 @@ impl Part<'_> {
     fn table(&mut self, id: u32) -> Result<Option<(usize, Rc<Table>, bool)>> {
         if !self.tables.contains_key(&id) {
             let known = match self.session.table(id)? {
+                Some(table) if !table.has_same_key(self.session)? => None,
                 Some(table) => {
                     let clocks = self.session.any_clock(&table)?;
                     let names: Vec<&str> = table.info.columns.iter().map(|c| c.name.as_str()).collect();

@@ -344,6 +344,15 @@ impl Session {
         self.db.exec("SAVEPOINT crsql").map(|()| bracket)
     }
 
+    /// Tries what can be done without: an error is nobody's matter, unless it has ended the open transaction, as a full disk does.
+    pub(crate) fn unless_it_ended_all(&self, attempt: impl FnOnce() -> Result<()>) -> Result<()> {
+        let open = !self.db.is_autocommit();
+        match attempt() {
+            Err(e) if open && self.db.is_autocommit() => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// It stays, or is undone.
     pub(crate) fn settle<T>(&self, bracket: Bracket, result: Result<T>) -> Result<T> {
         // A commit that fails leaves no transaction open, a RELEASE that does, one that is neither open nor closed.

@@ -70,6 +70,21 @@ impl Session {
         carried.execute()
     }
 
+    /// Claims nothing of an origin any more from a version on.
+    pub fn give_up_claims(&self, origin: u32, from: u64) -> Result<()> {
+        let before = from.saturating_sub(1);
+        let token = self.token_of(origin, before)?;
+        let mut drop = self.fixed("DELETE FROM main.crsql_claim WHERE origin = ?1 AND lo >= ?2")?;
+        drop.bind_int(1, i64::from(origin))?;
+        drop.bind_int(2, from.cast_signed())?;
+        drop.execute()?;
+        let mut cut = self.fixed("UPDATE main.crsql_claim SET hi = ?2, token = ?3 WHERE origin = ?1 AND hi > ?2")?;
+        cut.bind_int(1, i64::from(origin))?;
+        cut.bind_int(2, before.cast_signed())?;
+        cut.bind_int(3, token.cast_signed())?;
+        cut.execute()
+    }
+
     /// Dots of this site itself beyond what it has: it went back (a restore, a power cut). It goes on in a new epoch, or
     /// its next dots would be numbers that others hold already (S1).
     fn leave_lost_epoch(&self, origin: u32, version: u64) -> Result<()> {
@@ -137,7 +152,9 @@ impl Session {
         if left_out != 0 {
             return Ok(Vector::default());
         }
-        self.vector()
+        let mut vector = self.vector()?;
+        self.leave_out_converted(&mut vector)?;
+        Ok(vector)
     }
 
     fn carried(&self) -> Result<Vec<(u32, u64)>> {

@@ -345,7 +345,8 @@ fn aside(session: &Session, nine: &Nine<'_>, columns: &[ValueRef<'_>], why: &str
     session.author_given_as(&site, nine.shown)?;
     let dot = Dot { origin: Origin { site, epoch: 0 }, version: nine.db_version.max(1) };
     let header = Header {
-        dot: DotHeader { dot, commit_ms: crate::log::now_ms(), ..DotHeader::default() },
+        // When it came is left out: the same cell, coming again, is the same part.
+        dot: DotHeader { dot, ..DotHeader::default() },
         claimable: false,
         last: true,
         group: true,

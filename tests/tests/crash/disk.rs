@@ -312,3 +312,41 @@ fn a_power_cut_loses_nothing_that_was_synced_and_never_a_commit_without_those_af
         everywhere(mode, Fault::PowerCut);
     }
 }
+
+/// Functions that ask for more of the file than its rows.
+const CALLS: [&str; 10] = [
+    "SELECT starling_resume()",
+    "SELECT starling_mend()",
+    "SELECT starling_drain()",
+    "SELECT hex(crsql_site_id())",
+    "SELECT crsql_db_version()",
+    "SELECT hex(starling_vector())",
+    "SELECT starling_prune(10)",
+    "SELECT crsql_as_crr('t')",
+    "SELECT crsql_as_table('t')",
+    "SELECT count(*) FROM crsql_changes",
+];
+
+#[test]
+fn a_function_in_which_a_full_disk_ends_the_transaction_does_not_say_that_all_went_well() {
+    let mut ended = 0;
+    for (call, capture) in CALLS.iter().flat_map(|call| [(call, "native"), (call, "portable")]) {
+        for n in 1..8 {
+            let disk = Disk::new(&Files::new());
+            let site = connect(&disk, DELETE_FULL).with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, a)")]);
+            site.exec(&format!(
+                "SELECT crsql_as_crr('t', '{capture}'); INSERT INTO t VALUES(1, 1); CREATE TABLE plain(x)"
+            ));
+            drop(site);
+            let site = connect(&disk, DELETE_FULL);
+            site.exec("PRAGMA cache_size = 5; SELECT crsql_db_version(); BEGIN; INSERT INTO plain VALUES('first')");
+            site.exec("INSERT INTO plain WITH RECURSIVE s(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM s WHERE v < 60) SELECT zeroblob(900) FROM s");
+            disk.fail(n, if n % 2 == 0 { Fault::Once } else { Fault::Short });
+            let outcome = site.db.query_row(call, [], |_| Ok(()));
+            let gone = site.db.is_autocommit();
+            ended += u32::from(gone);
+            assert!(!gone || outcome.is_err(), "{call}, {capture}: the {n}th operation failed, and nobody was told");
+        }
+    }
+    assert!(ended > 0, "no call met the full disk");
+}

@@ -328,3 +328,31 @@ fn history(seed: u64) {
     let kept: BTreeSet<String> = nodes[0].db().rows("SELECT id FROM t WHERE id LIKE 'only %'").into_iter().collect();
     assert_eq!(held, kept, "rows that some node held");
 }
+
+#[test]
+fn what_waits_in_the_inbox_of_a_copy_gets_its_version_under_the_copy_s_own_name() {
+    for rename in ["starling_new_site()", "starling_new_epoch()"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        let peer = Site::memory().with(&[T]);
+        let a = Site::file(&path("a.db")).with(&[T]);
+        a.exec("SELECT crsql_as_crr('t', 'portable'); INSERT INTO t VALUES('1', 1, 1); SELECT starling_drain()");
+        peer.pull(&a);
+        drop(a);
+        let write = |sql: &str| starling_tests::site::plain(&path("a.db")).execute_batch(sql).expect("it writes");
+        write("INSERT INTO t VALUES('2', 2, 2)");
+        std::fs::copy(path("a.db"), path("b.db")).expect("it can be copied");
+        write("INSERT INTO t VALUES('3', 3, 3)");
+        let (a, b) = (Site::open(&path("a.db")), Site::open(&path("b.db")));
+        a.exec("SELECT starling_drain()");
+        b.exec(&format!("SELECT {rename}"));
+        for s in [&a, &b] {
+            peer.pull(s);
+        }
+        for s in [&a, &b] {
+            s.pull(&peer);
+            assert_eq!(s.rows("SELECT id FROM t ORDER BY id"), ["'1'", "'2'", "'3'"], "{rename}");
+        }
+        assert_eq!(b.vector(), peer.vector(), "{rename}");
+    }
+}

@@ -335,3 +335,75 @@ fn two_writes_of_one_transaction_that_fit_only_together_are_taken() {
     assert_eq!((shown(&y), waiting(&y)), (vec!["'k'|18|22|0".to_string()], 0));
     end_equal(&x, &y);
 }
+
+const EQUAL: &str = "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b, c, CHECK(a IS b AND b IS c))";
+const FREE: &str = "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY, a, b, c)";
+
+/// Three nodes that each write one of three columns, which fit together only, and one that minds; and what this one has not got yet.
+fn thirds(y: &Site) -> [Site; 3] {
+    let nodes = ["a", "b", "c"].map(|_| Site::memory().with(&[("t", FREE)]));
+    nodes[0].exec("INSERT INTO t VALUES('k', 0, 0, 0), ('never', 0, 0, 0)");
+    nodes[1].pull(&nodes[0]);
+    nodes[2].pull(&nodes[0]);
+    y.pull(&nodes[0]);
+    for (node, column) in nodes.iter().zip(["a", "b", "c"]) {
+        node.exec(&format!("UPDATE t SET {column} = 5 WHERE id = 'k'"));
+    }
+    nodes[0].exec("UPDATE t SET a = 7 WHERE id = 'never'");
+    y.pull(&nodes[0]);
+    y.pull(&nodes[1]);
+    nodes
+}
+
+#[test]
+fn what_fit_together_in_a_transaction_that_came_to_nothing_does_so_again() {
+    for (begin, undo) in [("BEGIN", "ROLLBACK"), ("BEGIN; SAVEPOINT s", "ROLLBACK TO s; COMMIT")] {
+        let y = Site::memory().with(&[("t", EQUAL)]);
+        let nodes = thirds(&y);
+        let (parts, _) = nodes[2].answer(&y.vector());
+        let merge = || parts.iter().for_each(|(part, _)| assert!(y.merge(part).is_ok()));
+        y.exec(begin);
+        merge();
+        y.exec("SELECT starling_mend(), starling_mend()");
+        assert_eq!(shown(&y)[0], "'k'|5|5|5");
+        y.exec(undo);
+        assert_eq!(shown(&y)[0], "'k'|0|0|0");
+        merge();
+        y.exec("SELECT starling_mend(), starling_mend()");
+        assert_eq!((shown(&y)[0].as_str(), waiting(&y)), ("'k'|5|5|5", 1), "{undo}");
+    }
+}
+
+#[test]
+fn a_connection_learns_that_what_it_took_for_unknown_is_refused_by_now() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("y.db");
+    let y = Site::file(&path).with(&[("t", "CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY)")]);
+    let nodes = thirds(&y);
+    y.exec("SELECT starling_mend()");
+    Site::open(&path).exec(
+        "SELECT crsql_begin_alter('t'); CREATE TABLE n(id TEXT NOT NULL PRIMARY KEY, a, b, c, CHECK(a IS b AND b IS c)); \
+         INSERT INTO n(id) SELECT id FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t; SELECT crsql_commit_alter('t')",
+    );
+    y.pull(&nodes[2]);
+    y.exec("SELECT starling_mend(), starling_mend()");
+    assert_eq!(shown(&y)[0], "'k'|5|5|5");
+}
+
+#[test]
+fn a_write_that_the_column_stores_otherwise_when_it_is_merged_again_is_listed_once() {
+    let (x, y) = (
+        Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, c)")]),
+        Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, c TEXT, CHECK(c <> '99'))")]),
+    );
+    x.exec("INSERT INTO t VALUES(1, 0), (2, 0)");
+    y.pull(&x);
+    x.exec("BEGIN; UPDATE t SET c = 3 WHERE id = 1; UPDATE t SET c = 99 WHERE id = 2; COMMIT");
+    y.pull(&x);
+    y.exec(
+        "SELECT crsql_begin_alter('t'); CREATE TABLE n(id INTEGER PRIMARY KEY NOT NULL, c); INSERT INTO n SELECT * FROM t; \
+         DROP TABLE t; ALTER TABLE n RENAME TO t; SELECT crsql_commit_alter('t')",
+    );
+    assert_eq!(y.rows("SELECT * FROM t"), ["1|3", "2|99"]);
+    assert_eq!(y.changes(), x.changes());
+}

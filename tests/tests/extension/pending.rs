@@ -190,3 +190,12 @@ fn a_cell_of_an_unknown_column_alone_shows_no_row_when_it_is_tried_again() {
         none(s);
     }
 }
+
+#[test]
+fn a_change_that_comes_again_and_again_by_nine_values_is_kept_once() {
+    let s = Site::memory();
+    for _ in 0..300 {
+        s.exec("INSERT INTO crsql_changes VALUES('later', crsql_pack_columns(1), 'a', 5, 1, 1, x'0b', 1, 0)");
+    }
+    assert_eq!(s.one::<i64>("SELECT starling_aside()"), 1);
+}

@@ -198,3 +198,69 @@ fn a_table_that_is_let_go_keeps_its_way_of_capture_and_its_list_until_it_is_drop
     assert_eq!(s.one::<i64>("SELECT count(*) FROM sqlite_master WHERE name LIKE 'g%'"), 0);
     s.exec("CREATE TABLE z(x); ALTER TABLE z RENAME TO zz");
 }
+
+#[test]
+fn what_was_merged_under_converted_keys_comes_again_when_the_table_gets_that_key() {
+    for window in [true, false] {
+        let (a, b, c) = (site("INTEGER"), site("INTEGER"), site("INTEGER"));
+        a.exec("INSERT INTO g VALUES(1, 10), (2, 20), (3, 30)");
+        b.pull(&a);
+        c.pull(&a);
+        // The first one migrates and writes, the others hear of it, one of them from the other one.
+        rekey(&a, "TEXT", window);
+        a.exec("UPDATE g SET a = 12 WHERE id = '1'; DELETE FROM g WHERE id = '2'; INSERT INTO g VALUES('4', 40)");
+        b.pull(&a);
+        c.pull(&b);
+        assert_eq!(c.rows("SELECT * FROM g"), ["1|12", "3|30", "4|40"]);
+        // Of these rows the second one has nothing left to announce under the new key, nor has it a newer write.
+        b.exec("DELETE FROM g WHERE id IN (3, 4)");
+        rekey(&b, "TEXT", window);
+        b.exec("UPDATE g SET a = 11 WHERE id = '1'");
+        rekey(&c, "TEXT", window);
+        for _ in 0..2 {
+            c.pull(&b);
+            b.pull(&c);
+        }
+        for s in [&b, &c] {
+            end_equal(&a, s, "g");
+        }
+        end_equal(&b, &c, "g");
+        assert_eq!(a.rows("SELECT * FROM g"), ["'1'|12", "'3'|30", "'4'|40"]);
+    }
+}
+
+#[test]
+fn a_table_that_was_let_go_is_taken_up_with_a_fit_key_of_another_type_too() {
+    for capture in ["native", "portable"] {
+        let s = Site::memory();
+        s.exec("CREATE TABLE g(id INTEGER PRIMARY KEY NOT NULL, a)");
+        s.exec(&format!("SELECT crsql_as_crr('g', '{capture}'); INSERT INTO g VALUES(1, 'a')"));
+        rekey(&s, "TEXT COLLATE NOCASE", false);
+        assert_eq!(s.changes(), [], "{capture}");
+        rekey(&s, "TEXT", false);
+        s.exec("INSERT INTO g VALUES('new', 'b')");
+        let other = site("TEXT");
+        other.pull(&s);
+        assert_eq!(other.rows("SELECT * FROM g ORDER BY id"), ["'1'|'a'", "'new'|'b'"], "{capture}");
+        // One that was dropped is not taken up under a key of another type: that is somebody else's table.
+        rekey(&s, "TEXT COLLATE NOCASE", false);
+        s.exec("DROP TABLE g; SELECT starling_resume(); CREATE TABLE g(id INTEGER PRIMARY KEY, a); SELECT starling_resume()");
+        assert_eq!(s.one::<i64>("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'"), 0, "{capture}");
+    }
+}
+
+#[test]
+fn until_somebody_looks_after_a_table_with_another_key_the_others_are_read_and_served() {
+    let s = site("INTEGER");
+    s.exec("CREATE TABLE u(id INTEGER PRIMARY KEY, a); SELECT crsql_as_crr('u'); INSERT INTO u VALUES(1, 2); INSERT INTO g VALUES(1, 'x')");
+    s.exec(
+        "BEGIN; CREATE TABLE n(id INTEGER NOT NULL, z TEXT NOT NULL, a, PRIMARY KEY(id, z)); INSERT INTO n SELECT id, 'z', a FROM g; \
+         DROP TABLE g; ALTER TABLE n RENAME TO g; COMMIT",
+    );
+    assert_eq!(s.rows("SELECT DISTINCT [table] FROM crsql_changes"), ["'u'"]);
+    let other = Site::memory().with(&[("u", "CREATE TABLE u(id INTEGER PRIMARY KEY, a)")]);
+    other.pull(&s);
+    assert_eq!(other.rows("SELECT * FROM u"), ["1|2"]);
+    s.exec("SELECT starling_resume()");
+    assert_eq!(s.rows("SELECT DISTINCT [table] FROM crsql_changes"), ["'u'", "'g'"]);
+}
