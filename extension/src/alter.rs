@@ -7,7 +7,7 @@
 
 use crate::catalog::Table;
 use crate::differences::key_in;
-use crate::digest::{group_of, Digest};
+use crate::digest::{group_of, groups_for, Digest, Groups};
 use crate::evolve::Listed;
 use crate::generations::History;
 use crate::journal_table::insertion;
@@ -17,7 +17,6 @@ use crate::sight::Before;
 use crate::sqlgen;
 use crate::sqlite::{Error, Result};
 use starling_crdt::local::TouchKind;
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -30,17 +29,9 @@ pub struct AlterWindow {
     columns: Vec<Column>,
     /// What its columns held.
     digest: Digest,
-    /// The groups of keys of which a trigger has told since, whoever wrote them: there, values may differ for that reason. What
-    /// was rolled back stays in it.
-    written: RefCell<BTreeSet<usize>>,
 }
 
 impl AlterWindow {
-    /// Its triggers tell of a write.
-    pub fn note_write(&self, key: &[u8]) {
-        self.written.borrow_mut().insert(group_of(key));
-    }
-
     /// Whether a new column stands where a column that is gone stood: between the same neighbours, defined alike.
     fn takes_the_place(&self, id: u32, new: &str, info: &TableInfo) -> bool {
         let old = self.before.info.columns.iter().find(|c| c.id == id);
@@ -65,7 +56,7 @@ struct Now {
     /// What they hold.
     digest: Digest,
     /// The groups of keys that were written in the window: there, values differ for that reason.
-    written: BTreeSet<usize>,
+    written: Groups,
 }
 
 impl Now {
@@ -77,7 +68,8 @@ impl Now {
         }
         let table = Table::new(numbered, window.before.history.clone());
         let compared = !rebuilt || table.info.columns.iter().any(Self::is_new);
-        let digest = if compared { session.digest(&table, |_| false)? } else { Digest::default() };
+        let digest =
+            if compared { session.digest(&table, window.digest.groups, |_| false)? } else { Digest::default() };
         Ok(Self { columns: table.info.columns, digest, written: session.written_groups(window, info, rebuilt)? })
     }
 
@@ -111,7 +103,8 @@ impl Now {
         let mut renames = Vec::new();
         for (old, name) in window.columns.iter().zip(&info.schema_order) {
             let (before, now) = (id_of(&window.before.info.columns, &old.name)?, id_of(&self.columns, name)?);
-            if !window.digest.same_column(before, &self.digest, now, &self.written) {
+            let same = window.digest.same_column(before, &self.digest, now, &self.written);
+            if !same || !self.has_others(window, before, now) {
                 return None;
             }
             renames.push((before, name.clone()));
@@ -121,15 +114,33 @@ impl Now {
 
     /// Columns that were dropped and added again under the same name: their values went with the old ones, and no write
     /// explains it.
-    fn replaced(&self, window: &AlterWindow) -> Vec<u32> {
-        let kept = self.columns.iter().filter(|c| !Self::is_new(c)).map(|c| c.id);
-        kept.filter(|id| !self.digest.same_column(*id, &window.digest, *id, &self.written)).collect()
+    fn replaced(&self, window: &AlterWindow, info: &TableInfo) -> Vec<u32> {
+        let kept: Vec<u32> = self.columns.iter().filter(|c| !Self::is_new(c)).map(|c| c.id).collect();
+        let replaced = |id: &u32| {
+            let same = self.digest.same_column(*id, &window.digest, *id, &self.written);
+            // Where every row was written, ADD COLUMN is known by where it puts the column: behind those that it was before.
+            !same || (!self.has_others(window, *id, *id) && self.went_back(window, *id, &kept, info))
+        };
+        kept.iter().copied().filter(replaced).collect()
+    }
+
+    /// Whether there are rows that were not written, by which a column of before can be compared with one of now.
+    fn has_others(&self, window: &AlterWindow, before: u32, now: u32) -> bool {
+        window.digest.has_others(before, &self.written) || self.digest.has_others(now, &self.written)
+    }
+
+    /// Whether a column stands behind another one that it stood before.
+    fn went_back(&self, window: &AlterWindow, id: u32, kept: &[u32], info: &TableInfo) -> bool {
+        let name = |id: u32| window.before.info.columns.iter().find(|c| c.id == id).map(|c| c.name.as_str());
+        let places = |id: u32| {
+            let then = window.columns.iter().position(|c| Some(c.name.as_str()) == name(id))?;
+            let now = info.schema_order.iter().position(|n| Some(n.as_str()) == name(id))?;
+            Some((then, now))
+        };
+        let Some((then, now)) = places(id) else { return false };
+        kept.iter().filter_map(|other| places(*other)).any(|other| then < other.0 && other.1 < now)
     }
 }
-
-const OPEN: &str = "SAVEPOINT crsql_alter";
-const KEEP: &str = "RELEASE crsql_alter";
-const UNDO: &str = "ROLLBACK TO crsql_alter; RELEASE crsql_alter";
 
 impl Session {
     /// Opens a window for a CRR; a plain table needs none.
@@ -140,8 +151,9 @@ impl Session {
         if self.crr_named(name, "crsql_begin_alter")?.is_none() {
             return Ok(());
         }
-        self.db.exec(OPEN)?;
-        let open = || {
+        let id = self.table_named(name)?.map_or(0, |table| table.info.id);
+        self.db.exec(&open(id))?;
+        let begin = || {
             self.join_transaction()?;
             self.refresh()?;
             self.flush()?;
@@ -158,13 +170,13 @@ impl Session {
             }
             let Some(before) = self.table(table.info.id)? else { return Ok(()) };
             let columns = schema::read(self.db, &before.info.name)?.map_or_else(Vec::new, |info| info.columns);
-            let digest = self.digest(&before, |_| false)?;
+            let digest = self.digest(&before, groups_for(before.column_ids.len()), |_| false)?;
             self.pause_order(before.info.id, &before.info.name)?;
             self.arm_with(&before.info, sqlgen::window_triggers(&before.info, self.meta()?.file))?;
-            self.tx_mut().windows.push(Rc::new(AlterWindow { before, columns, digest, written: RefCell::default() }));
+            self.tx_mut().windows.push(Rc::new(AlterWindow { before, columns, digest }));
             Ok(())
         };
-        open().inspect_err(|_| self.undo(UNDO))
+        begin().inspect_err(|_| self.undo(&undo(id)))
     }
 
     /// The table that touches are of. In its window that is the one with the columns of before: a write of the row is one of each
@@ -172,11 +184,39 @@ impl Session {
     pub fn table_of_touches(&self, id: u32) -> Result<Option<Rc<Table>>> {
         let now = self.table(id)?;
         let Some(window) = self.window(id) else { return Ok(now) };
+        // Made anew with another key: none of those rows is there.
+        let same_key = now.as_ref().map_or(Ok(false), |table| table.has_same_key(self))?;
+        let now = now.filter(|_| same_key);
         let mut info = window.before.info.clone();
-        if let Some(now) = now {
+        if let Some(now) = &now {
             (info.name, info.keys) = (now.info.name.clone(), now.info.keys.clone());
         }
-        Ok(Some(Rc::new(Table::new(info, window.before.history.clone()))))
+        let mut table = Table::new(info, window.before.history.clone());
+        table.gone = now.is_none();
+        Ok(Some(Rc::new(table)))
+    }
+
+    fn forget_window(&self, id: u32) {
+        let mut tx = self.tx_mut();
+        tx.windows.retain(|w| w.before.info.id != id);
+        tx.written.remove(&id);
+    }
+
+    /// A row was written in the window of a table, by whomever: there, values differ for that reason.
+    pub fn note_in_window(&self, table: u32, key: &[u8]) {
+        let Some(window) = self.window(table) else { return };
+        let group = group_of(key, window.digest.groups);
+        let known = self.tx.borrow().written.get(&table).is_some_and(|groups| groups.contains(group));
+        if !known {
+            self.tx_mut().written.entry(table).or_default().insert(group);
+        }
+    }
+
+    /// Whether a table has other columns, or another name, than when its window was opened: what is merged now would not find
+    /// them.
+    pub fn is_in_alteration(&self, table: &Table) -> bool {
+        let window = if self.tx.borrow().windows.is_empty() { None } else { self.window(table.info.id) };
+        window.is_some_and(|w| w.before.column_ids != table.column_ids)
     }
 
     /// The open window of a table.
@@ -202,19 +242,34 @@ impl Session {
         };
         let Some(window) = found else {
             if self.crr_named(name, "crsql_commit_alter")?.is_none() {
-                return Ok(());
+                return self.none_is_gone(&windows, name);
             }
             return Err(Error::msg(format!(
                 "crsql_commit_alter: no window is open for {name}; crsql_begin_alter('{name}') opens one, and it ends with \
                  its transaction"
             )));
         };
-        let result = self.close_window(&window).and_then(|()| self.db.exec(KEEP));
+        let id = window.before.info.id;
+        let result = self.close_window(&window).and_then(|()| self.db.exec(&keep(id)));
         result.map_err(|e| {
-            self.undo(UNDO);
+            self.undo(&undo(id));
             self.forget_catalog();
             Error::new(e.code, format!("{}; everything since crsql_begin_alter was rolled back", e.message))
         })
+    }
+
+    /// A plain table needs no window; but where the table of one that is open is gone, this one was meant to take its place.
+    fn none_is_gone(&self, windows: &[Rc<AlterWindow>], name: &str) -> Result<()> {
+        for window in windows {
+            let gone = &window.before.info;
+            if self.bearer(gone.id)?.is_none() && schema::real_name(self.db, &gone.name)?.is_none() {
+                return Err(Error::msg(format!(
+                    "crsql_commit_alter: {name} is no CRR, and {}, whose window is open, is gone; give {name} its name first, or                      roll back",
+                    gone.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn close_window(&self, window: &AlterWindow) -> Result<()> {
@@ -236,7 +291,7 @@ impl Session {
         }
         let rebuilt = !self.captures_window(&info)?;
         let now = Now::read(self, window, &info, rebuilt)?;
-        let replaced = if rebuilt { Vec::new() } else { now.replaced(window) };
+        let replaced = if rebuilt { Vec::new() } else { now.replaced(window, &info) };
         let exchanged = if replaced.is_empty() { None } else { now.exchanged(window, &info) };
         match exchanged {
             Some(renames) => self.rename_columns(id, &renames)?,
@@ -248,7 +303,7 @@ impl Session {
         let born = self.evolve(&mut info)?;
         self.arm(&info)?;
         self.keep_order(&info)?;
-        self.tx_mut().windows.retain(|w| w.before.info.id != id);
+        self.forget_window(id);
         self.widen_touches(id)?;
         // What was written in the window is logged now that the columns are known.
         self.flush()?;
@@ -257,12 +312,14 @@ impl Session {
             let shown = self.show_complete(&table, &before)?;
             // What triggers of the application made of that.
             self.flush()?;
-            self.log_never_written(&table, &window.before.info)?;
-            self.log_bare(&table, &window.before)?;
             if rebuilt {
                 self.check_keys(&table.info)?;
+                // First which rows came and went: one that nobody knows yet is not to be known by one of its cells.
                 self.log_rebuilt(&table, window, &born, (&before, &shown))?;
-            } else {
+            }
+            self.log_never_written(&table, &window.before.info)?;
+            self.log_bare(&table, &window.before)?;
+            if !rebuilt {
                 // New columns are at their defaults, unless one of them is a renamed one that was not recognised.
                 self.log_grown(&table, &born)?;
             }
@@ -273,7 +330,7 @@ impl Session {
 
     /// The key is another one, and with it the identity of every row: the table begins anew.
     fn close_on_new_key(&self, id: u32, info: &TableInfo) -> Result<()> {
-        self.tx_mut().windows.retain(|w| w.before.info.id != id);
+        self.forget_window(id);
         // What the window's triggers told is of rows under their former keys.
         self.flush()?;
         self.begin_anew(id, info)
@@ -292,8 +349,9 @@ impl Session {
     }
 
     /// The groups of keys that were written in the window.
-    fn written_groups(&self, window: &AlterWindow, info: &TableInfo, rebuilt: bool) -> Result<BTreeSet<usize>> {
-        let mut groups = window.written.borrow().clone();
+    fn written_groups(&self, window: &AlterWindow, info: &TableInfo, rebuilt: bool) -> Result<Groups> {
+        let of = window.digest.groups;
+        let mut groups = self.tx.borrow().written.get(&info.id).cloned().unwrap_or_default();
         if rebuilt {
             let table = Table::new(info.clone(), History::default());
             let mut gone = self.known_keys(&table, &Before::Table(Rc::clone(&window.before)))?;
@@ -302,10 +360,10 @@ impl Session {
             while select.step()? {
                 key_in(&select, &table, &mut key);
                 if !gone.remove(&key) {
-                    groups.insert(group_of(&key));
+                    groups.insert(group_of(&key, of));
                 }
             }
-            groups.extend(gone.iter().map(|key| group_of(key)));
+            gone.iter().for_each(|key| groups.insert(group_of(key, of)));
         }
         Ok(groups)
     }
@@ -329,10 +387,10 @@ impl Session {
         let known = self.known_keys(table, before)?;
         self.log_vanished(table, &known)?;
         self.log_appeared(table, &known)?;
-        let now = self.digest(table, |key| !known.contains(key) || shown.contains(key))?;
+        let now = self.digest(table, window.digest.groups, |key| !known.contains(key) || shown.contains(key))?;
         let columns = table.column_ids.iter().enumerate();
         let rewritten: Vec<(usize, u32)> = columns
-            .filter(|(_, id)| !born.contains(id) && !now.same_column(**id, &window.digest, **id, &BTreeSet::new()))
+            .filter(|(_, id)| !born.contains(id) && !now.same_column(**id, &window.digest, **id, &Groups::default()))
             .map(|(position, id)| (position, *id))
             .collect();
         if !rewritten.is_empty() {
@@ -340,7 +398,7 @@ impl Session {
             let mut key = Vec::new();
             while select.step()? {
                 key_in(&select, table, &mut key);
-                let group = group_of(&key);
+                let group = group_of(&key, now.groups);
                 for (position, id) in &rewritten {
                     if known.contains(&key) && !now.same_group(&window.digest, *id, group) {
                         self.log_cell(table, *position, &key)?;
@@ -352,6 +410,19 @@ impl Session {
         }
         self.log_grown(table, born)
     }
+}
+
+/// A window is a savepoint of its table's own: one that is undone ends no other.
+fn open(id: u32) -> String {
+    format!("SAVEPOINT crsql_alter_{id}")
+}
+
+fn keep(id: u32) -> String {
+    format!("RELEASE crsql_alter_{id}")
+}
+
+fn undo(id: u32) -> String {
+    format!("ROLLBACK TO crsql_alter_{id}; RELEASE crsql_alter_{id}")
 }
 
 /// Whether keys of before mean the same rows now; what their columns are called does not matter.

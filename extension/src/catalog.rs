@@ -44,6 +44,8 @@ pub struct Table {
     fit_key: OnceCell<bool>,
     /// Whether its key is the one that the catalogue knows.
     same_key: OnceCell<bool>,
+    /// There is no such table at present: it is being made anew.
+    pub gone: bool,
 }
 
 /// The CRRs of the file, read when first needed and whenever the schema has changed.
@@ -71,6 +73,7 @@ impl Table {
             spare_rowid: OnceCell::new(),
             fit_key: OnceCell::new(),
             same_key: OnceCell::new(),
+            gone: false,
             history,
             info,
         }

@@ -120,7 +120,10 @@ impl Session {
         let dot = record.stamp();
         let mut writer = LogWriter::new(self, record);
         let (mut wrote, mut superseded, mut gone) = (false, 0, Gone::default());
-        let order = touches.by_key();
+        let mut order = touches.by_key();
+        if !order.all_single() && self.leave_out_gone(touches)? {
+            order = touches.by_key();
+        }
         if order.all_single() && self.plain_inserts(touches, tables)? {
             for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
                 let table = &tables.get(touch.table)?.table;
@@ -473,6 +476,7 @@ impl Session {
         match (moves.next(), moves.next()) {
             (None, _) => Ok(true),
             (Some(t), None) => Ok(matches!(t.kind, TouchKind::Insert { .. })),
+            _ if table.gone => Ok(false),
             _ => self.row_exists(table, key),
         }
     }

@@ -115,6 +115,11 @@ impl Touches {
         ByKey::of(self.touches.len(), |i| self.named(i))
     }
 
+    /// Leaves out those of a table.
+    pub fn forget(&mut self, table: u32) {
+        self.touches.retain(|touch| touch.table != table);
+    }
+
     /// Whether a row was inserted.
     pub fn any_insert(&self) -> bool {
         self.touches.iter().any(|t| matches!(t.kind(), TouchKind::Insert { .. }))

@@ -183,7 +183,7 @@ impl Session {
             self.check_file(tag.file)?;
         }
         if !self.tx.borrow().windows.is_empty() {
-            self.note_in_window(&tag, values);
+            self.told_in_window(&tag, values);
         }
         if self.merging.borrow().is_some() && self.is_merging(&tag, values)? {
             return Ok(());
@@ -365,12 +365,10 @@ impl Session {
 
     /// The window of a table learns which rows were written in it: by now they may be flushed, or a merge's own.
     #[cold]
-    fn note_in_window(&self, tag: &Tag, values: &Args<'_>) {
-        if let Some(window) = self.window(tag.table) {
-            let mut key = Vec::new();
-            put_key(values, tag.packed, &mut key);
-            window.note_write(&key);
-        }
+    fn told_in_window(&self, tag: &Tag, values: &Args<'_>) {
+        let mut key = Vec::new();
+        put_key(values, tag.packed, &mut key);
+        self.note_in_window(tag.table, &key);
     }
 
     fn end_transaction(&self) {

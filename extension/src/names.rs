@@ -170,7 +170,7 @@ impl Session {
     pub fn table_meant(&self, name: &str) -> Result<Option<Rc<Table>>> {
         if let Some(table) = self.table_named(name)? {
             // Changes for another key wait until `resume` has looked after the table.
-            return Ok(if table.has_fit_key(self)? { Some(table) } else { None });
+            return Ok(if table.has_fit_key(self)? && !self.is_in_alteration(&table) { Some(table) } else { None });
         }
         let former = {
             // One that was just renamed is still listed under its former name.
@@ -184,7 +184,7 @@ impl Session {
             }
             u32::try_from(find.column_int(0)).map_err(|e| corrupt("crsql_alias", e))?
         };
-        self.table(former)
+        Ok(self.table(former)?.filter(|table| !self.is_in_alteration(table)))
     }
 
     /// The CRR that a part's table is, if its key has as many columns here.

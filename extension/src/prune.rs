@@ -96,6 +96,10 @@ impl Session {
     /// Looks at about `budget` entries of the oldest records after the place where the last sweep stopped; returns how
     /// many entries were dropped.
     pub fn prune(&self, budget: u64) -> Result<u64> {
+        if !self.tx.borrow().windows.is_empty() {
+            // What becomes of columns that have another name for now is not known before the window ends.
+            return Ok(0);
+        }
         // What carries young clocks is not to be written anew.
         self.age()?;
         let newest = self.tail()?.db_version;

@@ -196,8 +196,8 @@ impl Session {
         }
         let mut bare = Vec::new();
         self.each_clock(table, &mut |key, clock| {
-            let silent = !clock.based && clock.moved.is_none() && clock.cl == 1;
-            if silent && is_visible(table, clock) && table.column_ids.iter().all(|id| clock.version_of(*id) == 0) {
+            if !clock.based && is_visible(table, clock) && table.column_ids.iter().all(|id| clock.version_of(*id) == 0)
+            {
                 bare.push(key.to_vec());
             }
         })?;

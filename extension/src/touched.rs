@@ -1,6 +1,7 @@
 //! The tables that a batch of touches names, and what is known of their rows' clocks without a look at them.
 
 use crate::catalog::Table;
+use crate::journal::Touches;
 use crate::session::{corrupt, Session};
 use crate::sqlite::Result;
 use starling_crdt::local::TouchKind;
@@ -56,6 +57,27 @@ impl Session {
     fn touched_table(&self, id: u32) -> Result<Rc<Table>> {
         self.table_of_touches(id)?
             .ok_or_else(|| corrupt("crsql_table", format!("a trigger names table {id}, which is not listed")))
+    }
+
+    /// A look at the table will tell whether keys that were touched more than once have a row, and this transaction may have renamed
+    /// the table since, or dropped it: then there is none to tell of. Whether touches were left out.
+    pub fn leave_out_gone(&self, touches: &mut Touches) -> Result<bool> {
+        self.refresh()?;
+        let (mut gone, mut last) = (Vec::new(), None);
+        for table in (0..touches.len()).filter_map(|i| touches.get(i)).map(|t| t.table) {
+            if last.replace(table) == Some(table) || gone.contains(&table) {
+                continue;
+            }
+            let there = match self.table_of_touches(table)? {
+                Some(now) => now.gone || now.has_same_key(self)?,
+                None => false,
+            };
+            if !there {
+                gone.push(table);
+            }
+        }
+        gone.iter().for_each(|table| touches.forget(*table));
+        Ok(!gone.is_empty())
     }
 
     /// Whether a touch inserts a row, not over another one, that is pristine without a look at its clock.

@@ -99,6 +99,8 @@ pub struct TxState {
     pub scratch: Vec<u8>,
     /// The alter windows that are open.
     pub windows: Vec<Rc<crate::alter::AlterWindow>>,
+    /// The groups of keys that were written in them, by table.
+    pub written: std::collections::BTreeMap<u32, crate::digest::Groups>,
     /// The version of this connection's temporary schema, once a merge has asked for it.
     pub temporary_schema: Option<i64>,
     /// The open savepoints, each with the state at its begin once something has changed since.
@@ -145,6 +147,7 @@ impl TxState {
             block,
             scratch,
             windows,
+            written,
             temporary_schema,
             saved,
         } = self;
@@ -163,6 +166,9 @@ impl TxState {
         reset(saved);
         if !odd.is_empty() {
             odd.clear();
+        }
+        if !written.is_empty() {
+            written.clear();
         }
         *nine = crate::nine::NineEntries::default();
         spent.clear();

@@ -72,6 +72,8 @@ mod threads;
 mod transparency;
 #[path = "extension/upkeep.rs"]
 mod upkeep;
+#[path = "extension/windows.rs"]
+mod windows;
 #[path = "extension/young.rs"]
 mod young;
 #[path = "extension/young_laws.rs"]

@@ -333,21 +333,21 @@ impl<'a> State<'a> {
         let of_column = |(i, id): (usize, &u32)| begun(old.version_of(*id)) + self.written(i);
         let versions: Vec<u64> = columns.iter().enumerate().filter(|_| uneven).map(of_column).collect();
         clock.base_version = versions.iter().copied().min().unwrap_or(clock.base_version);
-        if arrived {
+        if arrived && (old.cl == 1 || !replaced) {
             entries.push(LocalEntry { kind: Kind::Sentinel, seq: word.seq, columns: Vec::new() });
-            if old.cl > 1 {
-                // There the word of its existence is what began the lifetime, so no base can be it: each cell is listed.
-                let version = |i: usize| versions.get(i).copied().unwrap_or(clock.base_version);
-                let cell = |(i, id): (usize, &u32)| CellClock {
-                    column: *id,
-                    version: version(i),
-                    stamp: Stamp { seq: life.seq + i as u64, ..dot },
-                };
-                let cells = columns.iter().enumerate().map(cell).collect();
-                entries.push(LocalEntry { kind: Kind::Mask, seq: life.seq, columns: columns.to_vec() });
-                self.clock = RowClock { cl: old.cl, born: true, life: Some(word), cells, ..RowClock::default() };
-                return;
+        }
+        if arrived && old.cl > 1 {
+            // There the word of its existence is what began the lifetime, so no base can be it: each cell is listed. A lifetime that
+            // goes on, since a REPLACE put the row in another one's place, stays as it began.
+            let begun = RowClock { cl: old.cl, life: Some(word), ..RowClock::default() };
+            let mut listed = RowClock { born: true, ..if replaced { old } else { begun } };
+            for (i, id) in columns.iter().enumerate() {
+                let version = versions.get(i).copied().unwrap_or(clock.base_version);
+                listed.set(CellClock { column: *id, version, stamp: Stamp { seq: life.seq + i as u64, ..dot } });
             }
+            entries.push(LocalEntry { kind: Kind::Mask, seq: life.seq, columns: columns.to_vec() });
+            self.clock = listed;
+            return;
         }
         let first = life.seq + u64::from(sentinel);
         for (i, (id, version)) in columns.iter().zip(&versions).enumerate() {

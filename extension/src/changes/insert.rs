@@ -125,7 +125,8 @@ pub fn insert(session: &Session, values: &Args<'_>) -> Result<i64> {
 /// `columns` are its key's; none if that is the key of the cell before.
 fn merge(session: &Session, nine: &Nine<'_>, last: Option<LastKey>, columns: Option<Vec<ValueRef<'_>>>) -> Result<()> {
     session.join_transaction()?;
-    if !session.tx.borrow().merge_checked {
+    // In a window each statement may alter the table.
+    if !session.tx.borrow().merge_checked || !session.tx.borrow().windows.is_empty() {
         session.refresh()?;
         session.know_refused()?;
         session.tx_mut().merge_checked = true;

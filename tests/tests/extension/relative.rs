@@ -202,3 +202,21 @@ fn word_of_a_row_is_taken_after_its_cells_if_it_is_of_their_author_and_counts_as
     s.exec(&format!("BEGIN; {}", nine("a", "0b") + &nine("-1", "0b")));
     assert_eq!(s.one::<i64>("SELECT crsql_rows_impacted()"), 1);
 }
+
+#[test]
+fn a_row_that_takes_the_place_of_one_in_a_later_lifetime_has_one_word_of_its_existence() {
+    for capture in ["native", "exact"] {
+        let (b, c) = (tracked(), tracked());
+        b.one::<String>(&format!("SELECT crsql_as_crr('t', '{capture}')"));
+        b.exec("INSERT INTO t VALUES(1, 1); DELETE FROM t; INSERT INTO t VALUES(2, 2); INSERT INTO t VALUES(1, 5)");
+        c.pull(&b);
+        b.exec("UPDATE OR REPLACE t SET id = 1 WHERE id = 2");
+        c.exec("UPDATE t SET a = x'03'");
+        for _ in 0..2 {
+            c.pull(&b);
+            b.pull(&c);
+        }
+        assert_eq!(b.changes(), c.changes(), "{capture}");
+        assert_eq!(told(&b).iter().filter(|row| row.starts_with("1|'-1'")).count(), 1, "{capture}");
+    }
+}
