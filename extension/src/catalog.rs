@@ -160,6 +160,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the catalogue is one of this version of the schema.
+    pub fn knows_schema(&self, version: i64) -> bool {
+        self.catalog.borrow().schema_version == Some(version)
+    }
+
     /// The catalogue that is read now may be one of a schema that nobody has committed. Of a rollback we are told if the journal
     /// takes part in the transaction; if it cannot, the catalogue is good for once.
     fn settle_later(&self) {

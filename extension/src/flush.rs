@@ -115,15 +115,15 @@ impl Session {
     }
 
     fn flush_tables(&self, touches: &mut Touches, tables: &mut TouchedTables) -> Result<()> {
+        let mut order = touches.by_key();
+        if !order.all_single() && self.leave_out_gone(touches)? {
+            order = touches.by_key();
+        }
         let record = self.open_local()?;
         self.keep_young(touches, record.is_new())?;
         let dot = record.stamp();
         let mut writer = LogWriter::new(self, record);
         let (mut wrote, mut superseded, mut gone) = (false, 0, Gone::default());
-        let mut order = touches.by_key();
-        if !order.all_single() && self.leave_out_gone(touches)? {
-            order = touches.by_key();
-        }
         if order.all_single() && self.plain_inserts(touches, tables)? {
             for touch in (0..touches.len()).filter_map(|i| touches.get(i)) {
                 let table = &tables.get(touch.table)?.table;

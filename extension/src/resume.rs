@@ -74,7 +74,8 @@ impl Session {
         }
     }
 
-    fn schema_version(&self) -> Result<i64> {
+    /// SQLite's number of the schema of `main`.
+    pub fn schema_version(&self) -> Result<i64> {
         self.int("PRAGMA main.schema_version")
     }
 

@@ -62,7 +62,9 @@ impl Session {
     /// A look at the table will tell whether keys that were touched more than once have a row, and this transaction may have renamed
     /// the table since, or dropped it: then there is none to tell of. Whether touches were left out.
     pub fn leave_out_gone(&self, touches: &mut Touches) -> Result<bool> {
-        self.refresh()?;
+        if !self.knows_schema(self.schema_version()?) {
+            self.refresh()?;
+        }
         let (mut gone, mut last) = (Vec::new(), None);
         for table in (0..touches.len()).filter_map(|i| touches.get(i)).map(|t| t.table) {
             if last.replace(table) == Some(table) || gone.contains(&table) {
