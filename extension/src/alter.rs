@@ -10,13 +10,12 @@ use crate::differences::key_in;
 use crate::digest::{group_of, groups_for, Digest, Groups};
 use crate::evolve::Listed;
 use crate::generations::History;
-use crate::journal_table::insertion;
 use crate::schema::{self, Column, TableInfo};
 use crate::session::Session;
 use crate::sight::Before;
 use crate::sqlgen;
 use crate::sqlite::{Error, Result};
-use starling_crdt::local::TouchKind;
+use starling_crdt::local::{insert_width, TouchKind};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -148,10 +147,8 @@ impl Session {
     /// # Errors
     /// There is no such table, or its window is open already.
     pub fn begin_alter(&self, name: &str) -> Result<()> {
-        if self.crr_named(name, "crsql_begin_alter")?.is_none() {
-            return Ok(());
-        }
-        let id = self.table_named(name)?.map_or(0, |table| table.info.id);
+        let Some(table) = self.crr_named(name, "crsql_begin_alter")? else { return Ok(()) };
+        let id = table.info.id;
         self.db.exec(&open(id))?;
         let begin = || {
             self.join_transaction()?;
@@ -212,11 +209,9 @@ impl Session {
         }
     }
 
-    /// Whether a table has other columns, or another name, than when its window was opened: what is merged now would not find
-    /// them.
+    /// Whether a table has other columns than when its window was opened: what is merged now would not find them.
     pub fn is_in_alteration(&self, table: &Table) -> bool {
-        let window = if self.tx.borrow().windows.is_empty() { None } else { self.window(table.info.id) };
-        window.is_some_and(|w| w.before.column_ids != table.column_ids)
+        self.window(table.info.id).is_some_and(|w| w.before.column_ids != table.column_ids)
     }
 
     /// The open window of a table.
@@ -264,7 +259,8 @@ impl Session {
             let gone = &window.before.info;
             if self.bearer(gone.id)?.is_none() && schema::real_name(self.db, &gone.name)?.is_none() {
                 return Err(Error::msg(format!(
-                    "crsql_commit_alter: {name} is no CRR, and {}, whose window is open, is gone; give {name} its name first, or                      roll back",
+                    "crsql_commit_alter: {name} is no CRR, and {}, whose window is open, is gone; give {name} its name first, or \
+                     roll back",
                     gone.name
                 )));
             }
@@ -342,7 +338,7 @@ impl Session {
         let Some(table) = self.table(id)? else { return Ok(()) };
         let columns = table.column_ids.len() as u64;
         self.journal.borrow_mut().widen(id, |kind| match kind {
-            TouchKind::Insert { replace, moved } => insertion(moved, replace, columns).1,
+            TouchKind::Insert { moved, .. } => insert_width(moved, columns),
             TouchKind::Delete | TouchKind::Update { .. } => 0,
         });
         Ok(())

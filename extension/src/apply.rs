@@ -247,10 +247,8 @@ impl Session {
             *merging = Some(row);
             outer
         };
-        if !self.tx.borrow().windows.is_empty() {
-            // A table that was made anew in its window has no triggers that would tell.
-            self.note_in_window(table.info.id, key);
-        }
+        // A table that was made anew in its window has no triggers that would tell.
+        self.note_in_window(table.info.id, key);
         let result = self.before_own_write(table).and_then(|()| write());
         let plain = self.after_own_write(table, key);
         let row = self.merging.replace(outer);

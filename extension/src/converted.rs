@@ -4,7 +4,6 @@
 //! as what SQLite makes of them. If the table here then begins anew, under that other key perhaps, what was merged so belongs to
 //! a table that is archived, and its dots must not stay claimed (I6): the peer sends them once more.
 
-use crate::schema::text;
 use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::Vector;
@@ -25,24 +24,13 @@ impl Session {
     }
 
     fn first_converted(&self, table: u32) -> Result<Vec<(u32, u64)>> {
-        let noted = self.table_note(NOTE, table)?.unwrap_or_default();
-        let pair = |one: &str| one.split_once(' ').and_then(|(o, v)| Some((o.parse().ok()?, v.parse().ok()?)));
-        Ok(noted.split(',').filter_map(pair).collect())
+        Ok(pairs(&self.table_note(NOTE, table)?.unwrap_or_default()))
     }
 
     /// What an answer may not claim: it tells of those rows under the keys that they have here.
     pub fn leave_out_converted(&self, vector: &mut Vector) -> Result<()> {
-        let mut tables = Vec::new();
-        {
-            let mut noted = self.fixed(
-                "SELECT substr(key, 11) FROM main.crsql_master WHERE key > 'converted.' AND key < 'converted/'",
-            )?;
-            while noted.step()? {
-                tables.extend(text(noted.column_text(0)).parse::<u32>());
-            }
-        }
-        for table in tables {
-            for (ordinal, version) in self.first_converted(table)? {
+        for (_, noted) in self.tables_noted(NOTE)? {
+            for (ordinal, version) in pairs(&noted) {
                 let (origin, _) = self.origin_of(ordinal)?;
                 if let Some(state) = vector.origins.get_mut(&origin) {
                     state.claimed.remove(version, u64::MAX);
@@ -66,4 +54,10 @@ impl Session {
         }
         self.drop_table_note(NOTE, table)
     }
+}
+
+/// The origins' ordinals and versions in such a note.
+fn pairs(noted: &str) -> Vec<(u32, u64)> {
+    let pair = |one: &str| one.split_once(' ').and_then(|(o, v)| Some((o.parse().ok()?, v.parse().ok()?)));
+    noted.split(',').filter_map(pair).collect()
 }

@@ -7,7 +7,7 @@ use crate::session::Session;
 use crate::sight::Before;
 use crate::sqlgen;
 use crate::sqlite::{Result, Stmt};
-use starling_crdt::local::{TouchKind, MASK_BITS};
+use starling_crdt::local::{insert_width, TouchKind, MASK_BITS};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::{key, ValueRef};
 use std::collections::BTreeSet;
@@ -44,7 +44,7 @@ impl Session {
     /// Tells the journal what became of a key.
     fn note(&self, table: &Table, kind: TouchKind, key: &[u8]) -> Result<()> {
         let width = match kind {
-            TouchKind::Insert { .. } => table.column_ids.len().max(1) as u64,
+            TouchKind::Insert { moved, .. } => insert_width(moved, table.column_ids.len() as u64),
             TouchKind::Update { mask, .. } => u64::from(mask.count_ones()),
             TouchKind::Delete => 1,
         };

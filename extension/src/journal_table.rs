@@ -202,7 +202,7 @@ impl Session {
             TagOp::Delete => (TouchKind::Delete, 1),
             TagOp::Update if mask == 0 => return Ok(()),
             TagOp::Update => (TouchKind::Update { word: tag.word, mask }, u64::from(mask.count_ones())),
-            TagOp::Rewrite => (TouchKind::Insert { replace: true, moved: false }, columns.max(1)),
+            TagOp::Rewrite => insertion(false, true, columns),
             TagOp::Overwrite => {
                 let mut bytes = Vec::new();
                 put_key(values, tag.packed, &mut bytes);

@@ -1,5 +1,6 @@
 //! What is noted in `crsql_master`, as text; of a table under `<what>.<the table's id>`.
 
+use crate::schema::text;
 use crate::session::Session;
 use crate::sqlite::Result;
 
@@ -7,6 +8,22 @@ impl Session {
     /// What is noted.
     pub fn table_note(&self, what: &str, table: u32) -> Result<Option<String>> {
         self.noted(&format!("{what}.{table}"))
+    }
+
+    /// The tables of which it is noted, by id, and what.
+    pub fn tables_noted(&self, what: &str) -> Result<Vec<(u32, String)>> {
+        let mut all = self.db.prepare_transient(
+            "SELECT substr(key, length(?1) + 2), value FROM main.crsql_master WHERE key > ?1 || '.' AND key < ?1 || '/'",
+        )?;
+        all.bind_text(1, what)?;
+        let mut noted = Vec::new();
+        while all.step()? {
+            if let Ok(id) = text(all.column_text(0)).parse() {
+                noted.push((id, text(all.column_text(1))));
+            }
+        }
+        noted.sort_unstable();
+        Ok(noted)
     }
 
     /// Notes it; where it is noted already, nothing is written.
@@ -28,7 +45,7 @@ impl Session {
     pub fn noted(&self, key: &str) -> Result<Option<String>> {
         let mut get = self.fixed("SELECT value FROM main.crsql_master WHERE key = ?1")?;
         get.bind_text(1, key)?;
-        Ok(if get.step()? { Some(crate::schema::text(get.column_text(0))) } else { None })
+        Ok(if get.step()? { Some(text(get.column_text(0))) } else { None })
     }
 
     /// Notes something under a key.

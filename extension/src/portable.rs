@@ -49,15 +49,8 @@ impl Session {
 
     /// The tables whose way of capture is an inbox.
     pub fn captured_by_inbox(&self) -> Result<Vec<u32>> {
-        let mut all = self.db.prepare_transient(
-            "SELECT substr(key, 9) FROM main.crsql_master WHERE key > 'capture.' AND key < 'capture/' AND value = 'portable'",
-        )?;
-        let mut ids = Vec::new();
-        while all.step()? {
-            ids.extend(schema::text(all.column_text(0)).parse::<u32>().ok());
-        }
-        ids.sort_unstable();
-        Ok(ids)
+        let portable = Capture::Portable.name();
+        Ok(self.tables_noted("capture")?.into_iter().filter(|(_, name)| name == portable).map(|(id, _)| id).collect())
     }
 
     pub fn set_capture(&self, table: u32, capture: Capture) -> Result<()> {

@@ -7,6 +7,7 @@ use crate::sqlite::Result;
 use starling_crdt::local::TouchKind;
 use starling_crdt::row_clock::RowClock;
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// A table that the batch touches.
@@ -65,9 +66,9 @@ impl Session {
         if !self.knows_schema(self.schema_version()?) {
             self.refresh()?;
         }
-        let (mut gone, mut last) = (Vec::new(), None);
+        let (mut gone, mut seen) = (Vec::new(), BTreeSet::new());
         for table in (0..touches.len()).filter_map(|i| touches.get(i)).map(|t| t.table) {
-            if last.replace(table) == Some(table) || gone.contains(&table) {
+            if !seen.insert(table) {
                 continue;
             }
             let there = match self.table_of_touches(table)? {

@@ -15,7 +15,7 @@ use starling_crdt::changeset::{self, DotHeader, Header, PartWriter};
 use starling_crdt::decide::{Incoming, IncomingCell, IncomingKind};
 use starling_crdt::ids::{MAX_COUNTER, MAX_JUMP, MAX_SEQ, MAX_VERSION};
 use starling_crdt::log_chunk::Kind;
-use starling_crdt::row_clock::Stamp;
+use starling_crdt::row_clock::{RowClock, Stamp};
 use starling_crdt::{key, Dot, Origin, SiteId, Value};
 use std::cell::Cell;
 
@@ -208,13 +208,15 @@ fn merge_at(
     position: Option<usize>,
 ) -> Result<bool> {
     let tombstone = nine.cl.is_multiple_of(2);
-    let known = position.is_none() && nine.cl == 1 && is_there(session, table, key)?;
-    if known && !has_foreign_cells(session, table, key, |_| true)? {
-        // It says that the row is there.
+    let there = if position.is_none() && nine.cl == 1 { clock_if_there(session, table, key)? } else { None };
+    // Word of a row's existence that comes after cells of the same author says that a key update of that author made the row;
+    // any other says no more than that the row is there.
+    let mut authors = there.iter().flat_map(|c| &c.cells).map(|cell| cell.stamp.author).filter(|author| *author != 0);
+    if there.is_some() && authors.clone().next().is_none() {
         return Ok(false);
     }
     let mut stamp = local_stamp(session, nine)?;
-    if known && !has_foreign_cells(session, table, key, |author| author == stamp.author)? {
+    if there.is_some() && !authors.any(|author| author == stamp.author) {
         return Ok(false);
     }
     let column = position.and_then(|p| Some((p, table.info.columns.get(p)?)));
@@ -225,7 +227,7 @@ fn merge_at(
         let applied = session.merge_row(table, key, &Incoming { cl: nine.cl, kind, cells: Vec::new() }, true)?;
         let entries = session.with_birth(table, key, applied, stamp)?;
         let logged = log_all(session, table, key, &entries)?;
-        if known {
+        if there.is_some() {
             // That it was a key update which made the row changes nothing of it.
             session.tx_mut().rows_impacted -= entries.len() as i64;
         }
@@ -303,17 +305,10 @@ fn open_stamp(session: &Session) -> Option<Stamp> {
     tx.local.as_ref().filter(|record| record.db_version >= tx.requested).map(OpenRecord::stamp)
 }
 
-/// Whether a row in its first lifetime is there, so that word of its existence is none.
-fn is_there(session: &Session, table: &Table, key: &[u8]) -> Result<bool> {
+/// The clock of a row in its first lifetime that is there.
+fn clock_if_there(session: &Session, table: &Table, key: &[u8]) -> Result<Option<RowClock>> {
     let local = session.local_row(table, key, true)?;
-    Ok(local.clock.is_some_and(|c| c.cl == 1 && c.born))
-}
-
-/// Whether a row has cells that were merged by nine values and are of such an author. Word of its existence that comes after them
-/// says that a key update of that author made the row.
-fn has_foreign_cells(session: &Session, table: &Table, key: &[u8], of: impl Fn(u32) -> bool) -> Result<bool> {
-    let clock = session.get_clock(table, key)?;
-    Ok(clock.is_some_and(|c| c.cells.iter().any(|cell| cell.stamp.author != 0 && of(cell.stamp.author))))
+    Ok(local.clock.filter(|c| c.cl == 1 && c.born))
 }
 
 /// The given seq, or a fresh one where this very cell, or the row's life, has been written at it under the same dot: by two
