@@ -117,9 +117,25 @@ pub fn insert(session: &Session, values: &Args<'_>) -> Result<i64> {
     let columns = if unpacked { None } else { Some(nine.columns()?) };
     session.ensure_schema()?;
     let rowid = session.db.last_insert_rowid();
-    let result = merge(session, &nine, last, columns);
+    let result = match merge(session, &nine, last, columns) {
+        Err(e) if missed_an_alteration(session, &e) => {
+            session.tx_mut().merge_checked = false;
+            merge(session, &nine, None, None)
+        }
+        result => result,
+    };
     session.db.set_last_insert_rowid(rowid);
     result.map(|()| rowid)
+}
+
+/// Whether the schema was looked at before this transaction altered it, as between two of its cells: its tables may be others.
+/// The error is that of a statement that could not be prepared, before anything was written.
+#[cold]
+fn missed_an_alteration(session: &Session, error: &Error) -> bool {
+    error.primary() == codes::ERROR
+        && session.tx.borrow().active
+        && !session.tx.borrow().poisoned
+        && session.schema_version().is_ok_and(|now| !session.knows_schema(now))
 }
 
 /// `columns` are its key's; none if that is the key of the cell before.

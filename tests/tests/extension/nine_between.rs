@@ -239,3 +239,19 @@ fn of_more_rows_than_wait_at_once_those_that_came_first_are_still_known() {
     let listed = "SELECT cid, col_version, cl, count(*) FROM crsql_changes GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
     assert_eq!(other.rows(listed), site.rows(listed));
 }
+
+#[test]
+fn a_table_that_is_dropped_between_two_cells_lets_the_second_one_wait() {
+    let site = in_one_transaction(&[&b(2, 2, 0), "DROP TABLE foo;", &c(3, 2, 1)]);
+    assert_eq!(
+        site.rows("SELECT [table], reason FROM crsql_pending"),
+        ["'foo'|'this database has no CRR of that name and key'"]
+    );
+}
+
+#[test]
+fn a_table_that_gets_another_name_between_two_cells_takes_the_second_one_under_it() {
+    let second = cell("food", "c", 3, 2, 1);
+    let site = in_one_transaction(&[&b(2, 2, 0), "ALTER TABLE foo RENAME TO food;", &second]);
+    assert_eq!(site.rows("SELECT k, b, c FROM food"), ["1|2|3"]);
+}
