@@ -2,7 +2,7 @@
 
 use crate::sql_text::has_keyword;
 use crate::sqlgen::{Ident, Literal, MAX_TABLE_ID, ROWID};
-use crate::sqlite::{Db, Error, Result};
+use crate::sqlite::{Db, Error, Result, Stmt};
 use starling_crdt::key::MAX_KEY_COLUMNS;
 
 /// SQLite's column affinities.
@@ -205,10 +205,21 @@ fn read_columns(db: Db, name: &str, strict: bool) -> Result<Vec<RawColumn>> {
 /// Whether a table is STRICT.
 pub fn is_strict(db: Db, name: &str) -> Result<bool> {
     // Only libraries that know STRICT have the column; older ones cannot hold such a table.
+    listed(db, name, |row| row.column_count() >= 6 && row.column_int(5) != 0)
+}
+
+/// Whether a table is a virtual one's own (FTS5's content, say), which is written as that one likes. Old libraries do not tell.
+fn is_shadow(db: Db, name: &str) -> Result<bool> {
+    // Their names have one.
+    Ok(name.contains('_') && listed(db, name, |row| row.column_text(2) == b"shadow")?)
+}
+
+/// What `PRAGMA table_list` says of a table; no where the library does not know the pragma.
+fn listed(db: Db, name: &str, says: impl Fn(&Stmt) -> bool) -> Result<bool> {
     let Ok(mut stmt) = db.prepare(&format!("PRAGMA main.table_list({})", Literal(name))) else { return Ok(false) };
     while stmt.step()? {
-        if stmt.column_count() >= 6 && stmt.column_text(0) == b"main" {
-            return Ok(stmt.column_int(5) != 0);
+        if stmt.column_text(0) == b"main" {
+            return Ok(says(&stmt));
         }
     }
     Ok(false)
@@ -249,6 +260,10 @@ pub fn check(db: Db, table: &TableInfo) -> Result<()> {
     let (root, sql) = definition(db, name)?;
     if root == 0 {
         return refuse("it is a virtual table; only ordinary tables can be replicated".into());
+    }
+    if is_shadow(db, name)? {
+        let remedy = "replicate an ordinary table, and fill the virtual one from it by triggers";
+        return refuse(format!("it belongs to a virtual table, which alone writes it; {remedy}"));
     }
     if let Some(why) = key_refusal(db, table)? {
         return refuse(why);

@@ -24,6 +24,9 @@ fn a_table_that_cannot_be_a_crr_is_refused_with_the_reason_and_left_untouched() 
         assert_eq!(s.rows("SELECT name, sql FROM sqlite_master ORDER BY rowid"), schema, "{sql}: something was left");
         assert_eq!(s.one::<i64>("SELECT crsql_db_version()"), 0);
     }
+    let s = Site::memory();
+    s.exec("CREATE VIRTUAL TABLE t USING fts5(a)");
+    assert!(s.refused("SELECT crsql_as_crr('t_content')").contains("it belongs to a virtual table"));
     assert!(Site::memory().refused("SELECT crsql_as_crr('missing')").contains("no such table"));
     assert!(Site::memory().refused("SELECT crsql_as_crr(NULL)").contains("must be text"));
 }
