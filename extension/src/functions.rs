@@ -4,8 +4,9 @@ use crate::affinity::whole_number;
 use crate::fract;
 use crate::portable::Capture;
 use crate::session::Shared;
-use crate::sqlite::{create_function, Args, Db, Error, FunctionFlags, Output, Result, ValueRef};
+use crate::sqlite::{create_function, Args, Arity, Db, Error, FunctionFlags, Output, Result, ValueRef};
 use starling_crdt::{key, SiteId, Vector};
+use std::ffi::CStr;
 
 type Function = fn(&Shared, Db, &Args<'_>) -> Result<Output>;
 
@@ -14,59 +15,53 @@ const SAFE: FunctionFlags = FunctionFlags::INNOCUOUS;
 /// Changes the database: only in statements of the application itself.
 const DIRECT: FunctionFlags = FunctionFlags::DIRECTONLY;
 
-/// Name, number of arguments (−1 = any), flags, body.
-pub const FUNCTIONS: &[(&str, i32, FunctionFlags, Function)] = &[
-    ("crsql_as_crr", 1, DIRECT, as_crr),
-    ("crsql_as_crr", 2, DIRECT, as_crr),
-    ("crsql_as_crr", 3, DIRECT, as_crr),
-    ("crsql_as_table", 1, DIRECT, as_table),
-    ("crsql_automigrate", 1, DIRECT, automigrate),
-    ("crsql_automigrate", 2, DIRECT, automigrate),
-    ("crsql_begin_alter", 1, DIRECT, begin_alter),
-    ("crsql_begin_alter", 2, DIRECT, begin_alter),
-    ("crsql_commit_alter", 1, DIRECT, commit_alter),
-    ("crsql_commit_alter", 2, DIRECT, commit_alter),
-    ("crsql_commit_alter", 3, DIRECT, commit_alter),
-    ("crsql_site_id", 0, SAFE, site_id),
-    ("crsql_db_version", 0, SAFE, db_version),
-    ("crsql_next_db_version", 0, SAFE, next_db_version),
-    ("crsql_next_db_version", 1, SAFE, next_db_version),
-    ("crsql_rows_impacted", 0, SAFE, rows_impacted),
-    ("crsql_internal_sync_bit", 0, SAFE, sync_bit),
-    ("crsql_internal_sync_bit", 1, DIRECT, set_sync_bit),
-    ("crsql_config_set", 2, DIRECT, config_set),
-    ("crsql_config_get", 1, SAFE, config_get),
-    ("crsql_pack_columns", -1, SAFE, pack_columns),
-    ("crsql_get_seq", 0, SAFE, get_seq),
-    ("crsql_increment_and_get_seq", 0, SAFE, increment_seq),
-    ("crsql_fract_as_ordered", -1, DIRECT, fract::as_ordered),
-    ("crsql_fract_key_between", 2, SAFE, fract::key_between),
-    ("starling_fract_nth_key", 4, SAFE, fract::nth_key),
-    ("starling_fract_is_key", 1, SAFE, fract::is_key),
-    ("crsql_pending", 0, SAFE, pending),
-    ("crsql_finalize", 0, DIRECT, finalize),
-    ("crsql_sha", 0, SAFE, sha),
-    ("starling_version", 0, SAFE, version),
-    ("starling_vector", 0, SAFE, vector),
-    ("starling_answer_vector", 0, SAFE, answer_vector),
-    ("starling_merge", 1, DIRECT, merge),
-    ("starling_claim", 1, DIRECT, claim),
-    ("starling_check", 1, DIRECT, check),
-    ("starling_forks", 1, DIRECT, forks),
-    ("starling_forks", 2, DIRECT, forks),
-    ("starling_rehome", 1, DIRECT, rehome),
-    ("starling_new_epoch", 0, DIRECT, new_epoch),
-    ("starling_new_epoch", 1, DIRECT, new_epoch),
-    ("starling_new_site", 0, DIRECT, new_site),
-    ("starling_prune", 1, DIRECT, prune),
-    ("starling_aside", 0, SAFE, aside),
-    ("starling_resume", 0, DIRECT, resume),
-    ("starling_mend", 0, DIRECT, mend),
-    ("starling_drain", 0, DIRECT, drain),
-    ("starling_zeros_differ", 2, SAFE, zeros_differ),
-    (crate::sqlgen::JOURNAL, -1, SAFE, touch),
-    ("uuid7", 0, SAFE, uuid7),
-    ("uuid7_blob", 0, SAFE, uuid7_blob),
+/// Any number of arguments.
+const ANY: Arity = (0, i32::MAX);
+
+/// Name, numbers of arguments from and to, flags, body.
+pub const FUNCTIONS: &[(&CStr, Arity, FunctionFlags, Function)] = &[
+    (c"crsql_as_crr", (1, 3), DIRECT, as_crr),
+    (c"crsql_as_table", (1, 1), DIRECT, as_table),
+    (c"crsql_automigrate", (1, 2), DIRECT, automigrate),
+    (c"crsql_begin_alter", (1, 2), DIRECT, begin_alter),
+    (c"crsql_commit_alter", (1, 3), DIRECT, commit_alter),
+    (c"crsql_site_id", (0, 0), SAFE, site_id),
+    (c"crsql_db_version", (0, 0), SAFE, db_version),
+    (c"crsql_next_db_version", (0, 1), SAFE, next_db_version),
+    (c"crsql_rows_impacted", (0, 0), SAFE, rows_impacted),
+    (c"crsql_internal_sync_bit", (0, 0), SAFE, sync_bit),
+    (c"crsql_internal_sync_bit", (1, 1), DIRECT, set_sync_bit),
+    (c"crsql_config_set", (2, 2), DIRECT, config_set),
+    (c"crsql_config_get", (1, 1), SAFE, config_get),
+    (c"crsql_pack_columns", ANY, SAFE, pack_columns),
+    (c"crsql_get_seq", (0, 0), SAFE, get_seq),
+    (c"crsql_increment_and_get_seq", (0, 0), SAFE, increment_seq),
+    (c"crsql_fract_as_ordered", ANY, DIRECT, fract::as_ordered),
+    (c"crsql_fract_key_between", (2, 2), SAFE, fract::key_between),
+    (c"starling_fract_nth_key", (4, 4), SAFE, fract::nth_key),
+    (c"starling_fract_is_key", (1, 1), SAFE, fract::is_key),
+    (c"crsql_pending", (0, 0), SAFE, pending),
+    (c"crsql_finalize", (0, 0), DIRECT, finalize),
+    (c"crsql_sha", (0, 0), SAFE, sha),
+    (c"starling_version", (0, 0), SAFE, version),
+    (c"starling_vector", (0, 0), SAFE, vector),
+    (c"starling_answer_vector", (0, 0), SAFE, answer_vector),
+    (c"starling_merge", (1, 1), DIRECT, merge),
+    (c"starling_claim", (1, 1), DIRECT, claim),
+    (c"starling_check", (1, 1), DIRECT, check),
+    (c"starling_forks", (1, 2), DIRECT, forks),
+    (c"starling_rehome", (1, 1), DIRECT, rehome),
+    (c"starling_new_epoch", (0, 1), DIRECT, new_epoch),
+    (c"starling_new_site", (0, 0), DIRECT, new_site),
+    (c"starling_prune", (1, 1), DIRECT, prune),
+    (c"starling_aside", (0, 0), SAFE, aside),
+    (c"starling_resume", (0, 0), DIRECT, resume),
+    (c"starling_mend", (0, 0), DIRECT, mend),
+    (c"starling_drain", (0, 0), DIRECT, drain),
+    (c"starling_zeros_differ", (2, 2), SAFE, zeros_differ),
+    (crate::sqlgen::JOURNAL_C, ANY, SAFE, touch),
+    (c"uuid7", (0, 0), SAFE, uuid7),
+    (c"uuid7_blob", (0, 0), SAFE, uuid7_blob),
 ];
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -98,8 +93,8 @@ pub fn is_registered(db: Db) -> bool {
 
 /// Registers them all.
 pub fn register(db: Db, session: &Shared) -> Result<()> {
-    for (name, n, flags, body) in FUNCTIONS {
-        create_function(db, name, *n, *flags, session.clone(), *body)?;
+    for (name, arity, flags, body) in FUNCTIONS {
+        create_function(db, name, *arity, *flags, session.clone(), *body)?;
     }
     Ok(())
 }

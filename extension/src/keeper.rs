@@ -6,7 +6,9 @@
 
 use crate::no_rows::{Empty, NoRows};
 use crate::session::Shared;
+use crate::sql_text::text_of;
 use crate::sqlite::{Db, IndexInfo, Result, VTab};
+use std::ffi::CStr;
 
 /// The table.
 pub struct Keeper {
@@ -14,7 +16,8 @@ pub struct Keeper {
 }
 
 /// Its name.
-pub const KEEPER: &str = "starling_keeper";
+pub const KEEPER: &str = text_of(KEEPER_C);
+pub const KEEPER_C: &CStr = c"starling_keeper";
 
 impl Empty for Keeper {}
 

@@ -110,8 +110,8 @@ fn settle(session: &session::Session) -> Result<()> {
     {
         // Mostly there is nothing to do: what that takes to know is asked under one lock, where each question would take its own.
         let mut reading = session.db.prepare_transient("PRAGMA main.schema_version")?;
-        if reading.step()? && session.has_schema()? && session.agrees_with_schema()? {
-            return session.join_inboxes();
+        if reading.step()? && session.has_schema()? && session.join_if_noted(reading.column_int(0))? {
+            return Ok(());
         }
     }
     let ready = session.ensure_schema();
@@ -126,12 +126,12 @@ fn register_at_once(db: Db) -> Result<()> {
     }
     let session = Rc::new(session::Session::new(db));
     functions::register(db, &session)?;
-    create_module::<journal_table::JournalTable>(db, sqlgen::JOURNAL, Rc::clone(&session))?;
-    create_module::<keeper::Keeper>(db, keeper::KEEPER, Rc::clone(&session))?;
-    create_module::<changes::ChangesTable>(db, "crsql_changes", Rc::clone(&session))?;
-    create_module::<changesets_table::ChangesetsTable>(db, "starling_changesets", Rc::clone(&session))?;
-    create_module::<pending_table::PendingTable>(db, "crsql_pending", Rc::clone(&session))?;
-    create_module::<unpack::UnpackTable>(db, "crsql_unpack_columns", Rc::clone(&session))?;
+    create_module::<journal_table::JournalTable>(db, sqlgen::JOURNAL_C, Rc::clone(&session))?;
+    create_module::<keeper::Keeper>(db, keeper::KEEPER_C, Rc::clone(&session))?;
+    create_module::<changes::ChangesTable>(db, c"crsql_changes", Rc::clone(&session))?;
+    create_module::<changesets_table::ChangesetsTable>(db, c"starling_changesets", Rc::clone(&session))?;
+    create_module::<pending_table::PendingTable>(db, c"crsql_pending", Rc::clone(&session))?;
+    create_module::<unpack::UnpackTable>(db, c"crsql_unpack_columns", Rc::clone(&session))?;
     session.loading.set(true);
     if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.

@@ -124,9 +124,39 @@ impl Session {
         Ok(())
     }
 
+    /// What is asked first of all when a connection is opened, in one question: if catalogue and triggers agree with the schema,
+    /// as it stands, joins the inboxes. Whether they do.
+    pub fn join_if_noted(&self, schema: i64) -> Result<bool> {
+        let (mut noted, mut portable) = (None, Vec::new());
+        {
+            let mut all = self.db.prepare_transient(
+                "SELECT key, value FROM main.crsql_master WHERE key BETWEEN 'capture.' AND 'schema'",
+            )?;
+            while all.step()? {
+                let key = all.column_text(0);
+                if key == b"schema" {
+                    noted = Some(all.column_int(1));
+                } else if let Some(id) = key.strip_prefix(b"capture.") {
+                    if all.column_text(1) == Capture::Portable.name().as_bytes() {
+                        portable.extend(schema::text(id).parse::<u32>());
+                    }
+                }
+            }
+        }
+        let agrees = noted == Some(schema);
+        if agrees {
+            self.join(portable)?;
+        }
+        Ok(agrees)
+    }
+
     /// The same in a file that has the internal tables.
     pub fn join_inboxes(&self) -> Result<()> {
-        for table in self.captured_by_inbox()? {
+        self.join(self.captured_by_inbox()?)
+    }
+
+    fn join(&self, tables: Vec<u32>) -> Result<()> {
+        for table in tables {
             if !self.has_inbox(table)? {
                 continue;
             }

@@ -147,9 +147,6 @@ const MAX_COLUMN_STATEMENTS: usize = 128;
 impl Session {
     /// A session for a connection.
     pub fn new(db: Db) -> Self {
-        let mut seed = [0u8; 8];
-        // Without entropy tokens are merely less random; never a reason to refuse a connection.
-        let _ = getrandom::fill(&mut seed);
         Self {
             db,
             statements: RefCell::default(),
@@ -167,7 +164,7 @@ impl Session {
             unwatched: Cell::new(false),
             merging: RefCell::new(None),
             merging_buffer: Cell::default(),
-            random: Cell::new(u64::from_le_bytes(seed) | 1),
+            random: Cell::new(0),
             known_tail: Cell::new(None),
             young: RefCell::default(),
             clocked: RefCell::default(),
@@ -314,6 +311,12 @@ impl Session {
     /// A random 48-bit token, never 0. xorshift64* (Marsaglia 2003; Vigna 2016), seeded by the system.
     pub fn token(&self) -> u64 {
         let mut x = self.random.get();
+        if x == 0 {
+            let mut seed = [0u8; 8];
+            // Without entropy tokens are merely less random; never a reason to refuse a write.
+            let _ = getrandom::fill(&mut seed);
+            x = u64::from_le_bytes(seed) | 1;
+        }
         x ^= x >> 12;
         x ^= x << 25;
         x ^= x >> 27;

@@ -1,6 +1,16 @@
 //! Reading SQL text that SQLite itself has accepted, where no pragma tells what is needed: keywords, and the definitions
 //! within a CREATE TABLE.
 
+use std::ffi::CStr;
+
+/// A name of ours that C gets, as SQL text has it.
+pub const fn text_of(name: &CStr) -> &str {
+    match name.to_str() {
+        Ok(text) => text,
+        Err(_) => "",
+    }
+}
+
 /// A piece of SQL text: one word, one quoted name or string, or one other character; comments and space are none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Token<'t> {

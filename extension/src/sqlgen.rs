@@ -6,7 +6,8 @@ use std::fmt;
 
 /// The journal's virtual table. Its name is what a program without the extension reads ("no such table: main.…"), so it
 /// says what to do; it carries the format number, so that an older build refuses a newer file.
-pub const JOURNAL: &str = "starling_extension_is_not_loaded__load_starling_so__format_1";
+pub const JOURNAL: &str = crate::sql_text::text_of(JOURNAL_C);
+pub const JOURNAL_C: &std::ffi::CStr = c"starling_extension_is_not_loaded__load_starling_so__format_1";
 
 /// A quoted identifier.
 pub struct Ident<'a>(pub &'a str);

@@ -11,7 +11,7 @@ use super::error::{codes, guard, Error, Result};
 use super::output::{ColumnOut, Output};
 use super::value::{Args, UTF8};
 use sqlite3ext_sys::{self as ffi, sqlite3_context, sqlite3_value};
-use std::ffi::{c_int, c_void, CString};
+use std::ffi::{c_int, c_void, CStr};
 use std::ops::BitOr;
 
 /// What SQLite may assume of a function.
@@ -36,32 +36,38 @@ impl BitOr for FunctionFlags {
     }
 }
 
+/// How many arguments a function takes, from and to. One that takes more than one number of them is one function to SQLite, which
+/// asks more of registering each than of all that it does when it is called.
+pub type Arity = (i32, i32);
+
 type Body<A> = fn(&A, Db, &Args<'_>) -> Result<Output>;
 
 struct Registered<A> {
     db: Db,
     aux: A,
     body: Body<A>,
+    name: &'static CStr,
+    arity: Arity,
 }
 
-/// Registers `body` as the SQL function `name` of `n_args` arguments (−1: any number).
+/// Registers `body` as the SQL function `name` of so many arguments.
 pub fn create_function<A: Clone + 'static>(
     db: Db,
-    name: &str,
-    n_args: i32,
+    name: &'static CStr,
+    arity: Arity,
     flags: FunctionFlags,
     aux: A,
     body: Body<A>,
 ) -> Result<()> {
-    let c_name = CString::new(name).map_err(|_| Error::msg("the name of a function has a NUL in it"))?;
-    let data = Box::into_raw(Box::new(Registered { db, aux, body }));
+    let data = Box::into_raw(Box::new(Registered { db, aux, body, name, arity }));
+    let n_args = if arity.0 == arity.1 { arity.0 } else { -1 };
     // SAFETY: an open connection and a C string. SQLite owns `data` from here on, also if this fails: it calls `destroy` then too.
     let rc = unsafe {
         call!(
             db.api,
             create_function_v2(
                 db.db,
-                c_name.as_ptr(),
+                name.as_ptr(),
                 n_args,
                 UTF8 | flags.0,
                 data.cast(),
@@ -76,7 +82,7 @@ pub fn create_function<A: Clone + 'static>(
         return Ok(());
     }
     let why = db.error(rc);
-    Err(Error::new(why.code, format!("cannot create the function {name}: {why}")))
+    Err(Error::new(why.code, format!("cannot create the function {}: {why}", name.to_string_lossy())))
 }
 
 type Run = unsafe extern "C" fn(*mut sqlite3_context, c_int, *mut *mut sqlite3_value);
@@ -97,10 +103,17 @@ unsafe extern "C" fn run<A: 'static, const PLACE: usize>(
     let Some(api) = Api::at(PLACE) else { return };
     // SAFETY: the user data of this function is a `Registered<A>`, which SQLite frees (by `destroy`) only when no call is running. It is
     // only read, also where a call of the function runs SQL that calls it again.
-    let Registered { db, aux, body } = unsafe { &*call!(api, user_data(context)).cast::<Registered<A>>() };
+    let Registered { db, aux, body, name, arity } = unsafe { &*call!(api, user_data(context)).cast::<Registered<A>>() };
     // SAFETY: SQLite keeps the context and the arguments until this function returns.
     let (args, mut out) = unsafe { (Args::new(db.api, argc, argv), ColumnOut::new(db.api, context)) };
-    match guard(|| body(aux, *db, &args)) {
+    let run = || {
+        if argc < arity.0 || argc > arity.1 {
+            let name = name.to_string_lossy();
+            return Err(Error::msg(format!("wrong number of arguments to function {name}()")));
+        }
+        body(aux, *db, &args)
+    };
+    match guard(run) {
         Ok(output) => out.set_value(output.as_value()),
         Err(error) => out.set_error(&error),
     }

@@ -22,7 +22,7 @@ mod vtab;
 pub use db::Db;
 pub use entry::{auto_extension_entry, EntryPoint};
 pub use error::{codes, Error, Result};
-pub use function::{create_function, FunctionFlags};
+pub use function::{create_function, Arity, FunctionFlags};
 pub use output::{ColumnOut, Output};
 pub use scratch::Scratch;
 pub use stmt::Stmt;

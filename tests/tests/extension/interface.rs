@@ -201,3 +201,15 @@ fn a_plain_table_may_be_let_go_and_altered_as_if_it_were_a_crr() {
     }
     assert!(s.refused("SELECT crsql_commit_alter('first')").contains("no window is open"));
 }
+
+#[test]
+fn a_function_that_gets_too_few_or_too_many_arguments_says_so() {
+    let s = Site::memory();
+    for call in
+        ["crsql_as_crr()", "crsql_begin_alter(1, 2, 3)", "crsql_next_db_version(1, 2)", "starling_forks()", "uuid7(1)"]
+    {
+        let name = call.split('(').next().unwrap_or_default();
+        let told = s.refused(&format!("SELECT {call}"));
+        assert!(told.contains(&format!("wrong number of arguments to function {name}()")), "{call}: {told}");
+    }
+}

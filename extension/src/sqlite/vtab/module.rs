@@ -51,19 +51,17 @@ struct Registered<A> {
 }
 
 /// Registers `T` as the eponymous virtual table `name`.
-pub fn create_module<T: VTab>(db: Db, name: &str, aux: T::Aux) -> Result<()> {
-    let c_name = CString::new(name).map_err(|_| Error::msg("the name of a virtual table has a NUL in it"))?;
+pub fn create_module<T: VTab>(db: Db, name: &CStr, aux: T::Aux) -> Result<()> {
     let data = Box::into_raw(Box::new(Registered { api: db.api, aux }));
     let module: &'static sqlite3_module = Callbacks::<T>::MODULE;
     // SAFETY: an open connection, a C string and a constant. SQLite owns `data` from here on, also if this fails: it calls `destroy`.
-    let rc = unsafe {
-        call!(db.api, create_module_v2(db.db, c_name.as_ptr(), module, data.cast(), Some(destroy::<T::Aux>)))
-    };
+    let rc =
+        unsafe { call!(db.api, create_module_v2(db.db, name.as_ptr(), module, data.cast(), Some(destroy::<T::Aux>))) };
     if rc == codes::OK {
         return Ok(());
     }
     let why = db.error(rc);
-    Err(Error::new(why.code, format!("cannot create the virtual table {name}: {why}")))
+    Err(Error::new(why.code, format!("cannot create the virtual table {}: {why}", name.to_string_lossy())))
 }
 
 struct Callbacks<T>(PhantomData<T>);
