@@ -285,7 +285,7 @@ fn vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     session.refresh()?;
     session.flush()?;
     session.drain_if_possible()?;
-    Ok(Output::Blob(session.vector()?.encode()))
+    Ok(Output::Blob(session.in_one_snapshot(|| session.vector())?.encode()))
 }
 
 fn answer_vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
@@ -295,7 +295,7 @@ fn answer_vector(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
     session.refresh()?;
     session.flush()?;
     session.drain_to_serve()?;
-    Ok(Output::Blob(session.answer_vector()?.encode()))
+    Ok(Output::Blob(session.in_one_snapshot(|| session.answer_vector())?.encode()))
 }
 
 fn blob<'a>(args: &Args<'a>, function: &str, what: &str) -> Result<&'a [u8]> {
@@ -347,8 +347,7 @@ fn known_forks(session: &Shared, args: &Args<'_>, function: &str, speaker: Optio
     if !session.has_schema()? {
         return Ok(Vector::default());
     }
-    session.refresh()?;
-    session.forks(&vector, speaker)
+    session.in_one_snapshot(|| session.forks(&vector, speaker))
 }
 
 fn rehome(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
@@ -369,8 +368,9 @@ fn under_new_names<T>(session: &Shared, rename: impl FnOnce() -> Result<T>) -> R
         session.flush()?;
     }
     let renamed = rename()?;
-    session.flush()?;
-    Ok(renamed)
+    let left = session.as_it_is.take();
+    let taken_up = session.flush().and_then(|()| if left { session.resume() } else { Ok(0) });
+    taken_up.map(|_| renamed).inspect_err(|_| session.as_it_is.set(left))
 }
 
 /// With an argument, an epoch as a signed integer: only if the present one is still that; else NULL.
@@ -407,7 +407,7 @@ fn aside(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
 }
 
 fn pending(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
-    Ok(Output::Integer(session.pending()?.values().sum()))
+    Ok(Output::Integer(session.in_one_snapshot(|| session.pending())?.values().sum()))
 }
 
 fn prune(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {

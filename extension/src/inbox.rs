@@ -127,7 +127,7 @@ impl Session {
         let fresh = {
             let tx = self.tx.borrow();
             // In the middle of a merge an inbox holds the merge's own writes.
-            if !tx.active || self.merging.borrow().is_some() {
+            if !tx.active || self.merging.borrow().is_some() || self.as_it_is.get() {
                 return Ok(());
             }
             tx.checked || tx.merge_checked || tx.inbox_checked
@@ -261,7 +261,7 @@ impl Session {
     /// What SQLite says, most often that another connection holds the write lock, or has committed since this transaction
     /// began to read. Nothing has changed then.
     pub fn drain(&self) -> Result<bool> {
-        if self.merging.borrow().is_some() || !self.has_schema()? {
+        if self.merging.borrow().is_some() || self.as_it_is.get() || !self.has_schema()? {
             return Ok(false);
         }
         self.refresh()?;

@@ -80,6 +80,7 @@ pub use sqlgen::JOURNAL;
 pub use sqlite::auto_extension_entry;
 
 use sqlite::{create_module, Db, Result};
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// Registers everything on a connection. A database that can be written gets its internal tables now, as programs expect
@@ -119,6 +120,20 @@ fn settle(session: &session::Session) -> Result<()> {
     session.join_when_inboxes_fill().and(repaired)
 }
 
+thread_local! {
+    static AS_IT_IS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `open`, in which this thread opens connections for which nothing that is found in the file gets a version: not what programs
+/// without the extension have written, nor what a migration has changed. `starling_new_site()`, `starling_new_epoch()` and
+/// `starling_rehome()` give the file its new name first, and then look after all that; `starling_resume()` goes on under the name it has.
+pub fn as_it_is<T>(open: impl FnOnce() -> T) -> T {
+    let before = AS_IT_IS.replace(true);
+    let opened = open();
+    AS_IT_IS.set(before);
+    opened
+}
+
 fn register_at_once(db: Db) -> Result<()> {
     if functions::is_registered(db) {
         // Loaded twice, by the program and by a library that it uses, say.
@@ -133,7 +148,9 @@ fn register_at_once(db: Db) -> Result<()> {
     create_module::<pending_table::PendingTable>(db, c"crsql_pending", Rc::clone(&session))?;
     create_module::<unpack::UnpackTable>(db, c"crsql_unpack_columns", Rc::clone(&session))?;
     session.loading.set(true);
-    if db.is_readonly("main") == Some(false) {
+    if AS_IT_IS.get() {
+        session.as_it_is.set(true);
+    } else if db.is_readonly("main") == Some(false) {
         // A locked or full file is no reason to refuse the connection.
         if settle(&session).is_err() {
             // SQLite takes the connection's last error for ours.

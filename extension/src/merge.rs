@@ -82,6 +82,7 @@ impl Session {
     /// Malformed bytes, a forked history, or what SQLite says; then nothing of the part is merged.
     pub fn merge_part(&self, bytes: &[u8]) -> Result<u64> {
         self.ensure_schema()?;
+        self.resume_if_left()?;
         validate(bytes)?;
         let rowid = self.db.last_insert_rowid();
         let merge = || {

@@ -128,6 +128,9 @@ impl Session {
             *now = bearers.remove(id).unwrap_or_else(|| listed.clone());
         }
         moved.retain(|(_, listed, now)| listed != now);
+        if !moved.is_empty() {
+            self.take_up()?;
+        }
         // Two tables may have swapped their names: first all of them let go of theirs.
         for (id, listed, _) in &moved {
             self.add_alias(*id, 0, listed)?;

@@ -74,6 +74,7 @@ impl Session {
     /// Notes the way of capture, and makes the inbox that it needs, empty. An inbox that is not needed any more stays, empty:
     /// other connections have triggers on it, and could rename nothing in the file if it went away.
     pub fn make_inbox(&self, info: &TableInfo, capture: Capture) -> Result<()> {
+        self.take_up()?;
         self.set_capture(info.id, capture)?;
         let inbox = inbox_name(info.id);
         if self.inbox_fits(info)? || (capture != Capture::Portable && self.has_inbox(info.id)?) {
@@ -93,6 +94,7 @@ impl Session {
     /// A table is let go: its inbox is emptied, and every trigger that writes to it is dropped, whatever table that stands on
     /// by now.
     pub fn retire_inbox(&self, table: u32) -> Result<()> {
+        self.take_up()?;
         self.set_capture(table, Capture::Native)?;
         let mut names = Vec::new();
         {

@@ -15,7 +15,24 @@ const LET_GO: &str = "let_go";
 impl Session {
     /// Brings catalogue, triggers and log back in line with the schema. Returns the number of kept-aside changes applied.
     pub fn resume(&self) -> Result<u64> {
-        self.resume_and_note(true)
+        let left = self.as_it_is.take();
+        self.resume_and_note(true).inspect_err(|_| self.as_it_is.set(left))
+    }
+
+    /// What stands in the inboxes was written before a change of the schema that is being looked after now: it gets its version.
+    pub fn take_up(&self) -> Result<()> {
+        if self.as_it_is.take() {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// A connection that left the file as it is goes on as any other.
+    pub fn resume_if_left(&self) -> Result<()> {
+        if self.as_it_is.get() {
+            self.resume()?;
+        }
+        Ok(())
     }
 
     /// Unless told so, nothing is written only to note that all is well: others have begun to read, and could not write then.
@@ -33,7 +50,8 @@ impl Session {
                 self.resume_table(id)?;
                 self.show_refused(id)?;
             }
-            let applied = self.retry_aside()?;
+            // Where all is as it was nothing fits that did not.
+            let applied = if self.as_it_is.get() { 0 } else { self.retry_aside()? };
             let now = self.schema_version()?;
             let few = self.tables_that_are(Standing::Active)?.len() <= FEW;
             if at_once || !few || before != (self.db.total_changes(), now) {
@@ -85,12 +103,16 @@ impl Session {
     }
 
     /// A connection that finds another schema than was noted looks after the tables at once: a migration may have taken the
-    /// triggers away (E7). One that cannot write now leaves it to the next.
+    /// triggers away (E7). One that cannot write now leaves it to the next. Where the tables are as they were, no version is given to
+    /// anything: what comes next may be a new name for the file, whose schema VACUUM INTO and backups number anew.
     pub fn resume_if_altered(&self) -> Result<()> {
-        if !self.agrees_with_schema()? {
-            self.keeping_rowid(|| self.resume_and_note(false))?;
+        if self.agrees_with_schema()? {
+            return Ok(());
         }
-        Ok(())
+        self.as_it_is.set(true);
+        let resumed = self.keeping_rowid(|| self.resume_and_note(false));
+        self.as_it_is.set(false);
+        resumed.map(drop)
     }
 
     /// A table that was gone when it was last looked for: migrations make it anew under its name, or under one that it had
@@ -115,12 +137,14 @@ impl Session {
                 continue;
             }
             if self.has_key_of(id, &info)? {
+                self.take_up()?;
                 self.write_name(id, &name)?;
                 self.forget_catalog();
                 self.drop_table_note(LET_GO, id)?;
                 return self.set_standing(id, Standing::Active);
             }
             if self.table_note(LET_GO, id)?.is_some() {
+                self.take_up()?;
                 self.drop_table_note(LET_GO, id)?;
                 return self.begin_anew(id, &info);
             }
@@ -152,6 +176,7 @@ impl Session {
         }
         let name = self.name_of(id)?.unwrap_or_default();
         let Some(info) = schema::read(self.db, &name)? else {
+            self.take_up()?;
             // Dropped: its metadata stays archived, so that it can come back (X3).
             self.retire_inbox(id)?;
             self.forget_order(id, &name)?;
@@ -164,6 +189,7 @@ impl Session {
             // A file of a build that noted nothing.
             return self.table(id)?.map_or(Ok(()), |table| self.note_needs(&table.info));
         }
+        self.take_up()?;
         if schema::key_refusal(self.db, &info)?.is_some() {
             // Nodes would take different rows for the same. As soon as it has a key that can be replicated it goes on.
             let capture = self.capture_of(id)?;

@@ -62,6 +62,9 @@ pub struct Session {
     pub merging: RefCell<Option<MergingRow>>,
     /// What `merging` uses again from row to row.
     pub(crate) merging_buffer: Cell<MergingRow>,
+    /// Nothing that this connection finds in the file gets a version: perhaps the file is a copy, whose versions are those of another
+    /// one until it has a name of its own.
+    pub(crate) as_it_is: Cell<bool>,
     pub(crate) random: Cell<u64>,
     /// What our last commit left behind.
     pub(crate) known_tail: Cell<Option<LastCommit>>,
@@ -164,6 +167,7 @@ impl Session {
             unwatched: Cell::new(false),
             merging: RefCell::new(None),
             merging_buffer: Cell::default(),
+            as_it_is: Cell::new(false),
             random: Cell::new(0),
             known_tail: Cell::new(None),
             young: RefCell::default(),
@@ -322,6 +326,14 @@ impl Session {
         x ^= x >> 27;
         self.random.set(x);
         (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16).max(1)
+    }
+
+    /// Runs `f` while a statement reads, so that outside a transaction too all that `f` asks is answered from one snapshot.
+    pub fn in_one_snapshot<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut reading = self.db.prepare_transient("PRAGMA main.schema_version")?;
+        reading.step()?;
+        self.refresh()?;
+        f()
     }
 
     /// Runs `f` and leaves `last_insert_rowid()` as it was.

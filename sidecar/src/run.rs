@@ -136,10 +136,11 @@ fn lock(db: &DbPath) -> Result<File, Error> {
 
 fn open_store(db: &DbPath) -> Result<Store, Error> {
     let opener = Opener::new(db.clone());
-    let conn = opener.first_open()?;
+    // A restored file goes on in a new epoch before anything that is found in it gets a version.
+    let conn = starling_extension::as_it_is(|| opener.first_open())?;
     let failed = |problem: String| Error::database(db.path(), problem);
     let remembered = StateFile::of(db).load();
-    let mut start = store_start(&conn).map_err(failed)?;
+    let start = store_start(&conn).map_err(failed)?;
     let file = db.identity().ok_or_else(|| failed("it was moved away just now".into()))?;
     let reason = match reason_for_new_epoch(&remembered, start.site, start.db_version, Some(file)) {
         None => contradicts_shipped(&conn, &start, &remembered).map_err(|e| failed(e.to_string()))?,
@@ -150,10 +151,12 @@ fn open_store(db: &DbPath) -> Result<Store, Error> {
         Some(why) => {
             tracing::warn!(why, "this node goes on in a new epoch");
             conn.query_row("SELECT starling_new_epoch()", [], |_| Ok(())).map_err(|e| failed(e.to_string()))?;
-            start = store_start(&conn).map_err(failed)?;
             forget_shipped(remembered)
         }
     };
+    drop(conn);
+    let conn = opener.first_open()?;
+    let start = store_start(&conn).map_err(failed)?;
     let incarnation = incarnation(&remembered, &start);
     Ok(Store { opener, conn, start, file, remembered, incarnation })
 }
@@ -197,7 +200,7 @@ fn become_own_site(db: &DbPath) -> Result<(), Error> {
     let advice =
         "stop this node, move its database away, and let it begin with an empty one: it gets all data from the others";
     let failed = |e: rusqlite::Error| Error::database(db.path(), format!("{copy}; {advice} ({e})"));
-    let conn = Opener::new(db.clone()).open(Role::Api).map_err(failed)?;
+    let conn = starling_extension::as_it_is(|| Opener::new(db.clone()).open(Role::Api)).map_err(failed)?;
     conn.query_row("SELECT starling_new_site()", [], |_| Ok(())).map_err(failed)?;
     tracing::warn!(path = %db.path().display(), "it {copy}; it has taken a site id of its own");
     Ok(())

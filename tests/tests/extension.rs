@@ -8,6 +8,8 @@ mod alter;
 mod alter_laws;
 #[path = "extension/automigrate.rs"]
 mod automigrate;
+#[path = "extension/copies.rs"]
+mod copies;
 #[path = "extension/cursors.rs"]
 mod cursors;
 #[path = "extension/damage.rs"]

@@ -116,6 +116,7 @@ pub fn insert(session: &Session, values: &Args<'_>) -> Result<i64> {
     let unpacked = last.as_ref().is_some_and(|last| last.unpacks(nine.pk));
     let columns = if unpacked { None } else { Some(nine.columns()?) };
     session.ensure_schema()?;
+    session.resume_if_left()?;
     let rowid = session.db.last_insert_rowid();
     let result = match merge(session, &nine, last, columns) {
         Err(e) if missed_an_alteration(session, &e) => {

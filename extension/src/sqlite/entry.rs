@@ -64,6 +64,20 @@ pub unsafe extern "C" fn sqlite3_crsqlite_init(
     unsafe { enter(db, message, routines, crate::register) }
 }
 
+/// `load_extension('…', 'starling_as_it_is')`: for a file that may be a copy, and gets a name of its own next ([`crate::as_it_is`]).
+///
+/// # Safety
+/// SQLite calls it.
+#[no_mangle]
+pub unsafe extern "C" fn starling_as_it_is(
+    db: *mut sqlite3,
+    message: *mut *mut c_char,
+    routines: *mut sqlite3_api_routines,
+) -> c_int {
+    // SAFETY: SQLite's own arguments.
+    unsafe { enter(db, message, routines, |db| crate::as_it_is(|| crate::register(db))) }
+}
+
 /// # Safety
 /// SQLite calls it, as an auto-extension.
 unsafe extern "C" fn auto_entry(db: *mut c_void, message: *mut *mut c_char, routines: *const c_void) -> c_int {
