@@ -5,25 +5,36 @@
 //! epoch for that ordinal re-homes every dot of it at once, and what is claimed under the new name is just what is held.
 //! Of the name that was used twice nothing is claimed any more, so the other history is taken from the peers; what both
 //! have in common ties with it and makes no change.
+//!
+//! A name that its own site gave up is forsaken for good, by everybody: whoever holds anything under it gives that a new name too,
+//! and nothing is taken under it any more. Two histories went by it, nodes that have taken only what lives of one of them cannot tell
+//! which, and such a one would claim the numbers of the other without its transactions.
 
 use crate::fnv;
 use crate::meta::random_epoch;
 use crate::session::{corrupt, Session};
 use crate::sqlite::{Error, Result};
 use starling_crdt::changeset::{DotHeader, Header};
+use starling_crdt::ids::FORSAKEN;
 use starling_crdt::record::Head;
 use starling_crdt::{Origin, SiteId, Vector};
 
 impl Session {
     /// Compares the head tokens of another vector with what is remembered here, and claims what contradicts: just the dot
     /// that is another transaction here, with its token here; token 0 where it is one of our own numbers that we gave to
-    /// none; or the next dot here, where the number belongs to none. Of the origins of `speaker`, whose vector it is, also those count of which more is claimed here than by itself
+    /// none; or the next dot here, where the number belongs to none; or, of a name that is forsaken, [`FORSAKEN`] in place of a token. Of the origins of `speaker`, whose vector it is, also those count of which more is claimed here than by itself
     /// and of which nothing can be compared: all from its head on, with token 0.
     pub fn forks(&self, vector: &Vector, speaker: Option<SiteId>) -> Result<Vector> {
         let mut forks = Vector::default();
         for (origin, state) in &vector.origins {
-            let Some(head) = state.claimed.max().filter(|_| state.head_token != 0) else { continue };
-            let Some(ordinal) = self.known_ordinal(origin)? else { continue };
+            let (Some(head), Some(ordinal)) = (state.claimed.max(), self.known_ordinal(origin)?) else { continue };
+            if self.is_forsaken(ordinal)? {
+                forks.claim(*origin, head, head, FORSAKEN);
+                continue;
+            }
+            if state.head_token == 0 {
+                continue;
+            }
             let ours = self.token_of(ordinal, head)?;
             if ours != state.head_token && self.contradicts(ordinal, head, state.head_token)? {
                 forks.claim(*origin, head, head, ours);
@@ -42,7 +53,7 @@ impl Session {
     /// Re-homes the origins of which this vector tells a dot that is another transaction here. Returns how many.
     ///
     /// A site gives up a name of its own that it wrote under, but once only: what it holds under that name afterwards came
-    /// from the peers. Of two other nodes the one whose token is smaller does.
+    /// from the peers. Of two other nodes the one whose token is smaller does; and whoever is told that its own site gave the name up.
     pub fn rehome(&self, vector: &Vector) -> Result<u64> {
         let mut renamed = 0;
         for (origin, state) in &vector.origins {
@@ -51,15 +62,18 @@ impl Session {
             if origin.site == self.meta()?.site && !self.is_given_up(ordinal)? {
                 if self.contradicts(ordinal, head, theirs)? {
                     self.rename(origin, ordinal, random_epoch(self))?;
+                    self.forsake(origin)?;
                     renamed += 1;
                 }
                 continue;
             }
+            if theirs == FORSAKEN {
+                renamed += u64::from(self.leave(origin, ordinal)?);
+                continue;
+            }
             let ours = self.token_of(ordinal, head)?;
             if ours < theirs && (ours != 0 || self.skips(ordinal, head)?.is_some()) {
-                // All who hold this history find the same name for it, and have nothing to send to each other.
-                let name = [origin.epoch, head, ours].iter().fold(fnv::START, |h, n| fnv::feed(h, &n.to_le_bytes()));
-                self.rename(origin, ordinal, name.cast_signed())?;
+                self.rename(origin, ordinal, name_of(origin, head, ours))?;
                 renamed += 1;
             }
         }
@@ -77,10 +91,50 @@ impl Session {
         }
     }
 
+    /// Gives what is held under a name that its site gave up a name of its own. Whether anything was.
+    fn leave(&self, origin: &Origin, ordinal: u32) -> Result<bool> {
+        let head = self.newest_claimed(ordinal)?;
+        let held = self.foreign_after(ordinal, 0)?.is_some() || self.newest_own(ordinal)? > 0;
+        if !held {
+            // What was taken under it tied with what is held under other names.
+            for forget in
+                ["DELETE FROM main.crsql_claim WHERE origin = ?1", "DELETE FROM main.crsql_carried WHERE origin = ?1"]
+            {
+                let mut forget = self.fixed(forget)?;
+                forget.bind_int(1, i64::from(ordinal))?;
+                forget.execute()?;
+            }
+            self.forsake(origin)?;
+            return Ok(head > 0);
+        }
+        // Of those who cannot tell which history they hold each has a name for it.
+        let token = self.token_of(ordinal, head)?;
+        let name = if token == 0 { random_epoch(self) } else { name_of(origin, head, token) };
+        self.rename(origin, ordinal, name)?;
+        self.forsake(origin)?;
+        Ok(true)
+    }
+
+    /// From now on nothing is taken under this name.
+    fn forsake(&self, origin: &Origin) -> Result<()> {
+        let ordinal = self.ordinal(origin)?;
+        self.set_note(&format!("forsaken.{ordinal}"), "1")
+    }
+
+    /// Whether a name was given up by its own site.
+    pub fn is_forsaken(&self, ordinal: u32) -> Result<bool> {
+        let mut find = self.fixed("SELECT 1 FROM main.crsql_master WHERE key = 'forsaken.' || ?1")?;
+        find.bind_int(1, i64::from(ordinal))?;
+        find.step()
+    }
+
     /// Refuses a changeset that cannot belong to the history that is claimed here: its own dot or its predecessor is another
     /// transaction here, or there is one between the two.
     pub fn check_history(&self, origin: u32, header: &Header) -> Result<()> {
         let DotHeader { dot, token, prev, prev_token, .. } = header.dot;
+        if self.is_forsaken(origin)? {
+            return Err(self.forked(origin, dot.version));
+        }
         for (version, theirs) in [(dot.version, token), (prev, prev_token)] {
             // Most dots that arrive are new: the cheap question first.
             if theirs == 0 || version == 0 || !self.is_claimed(origin, version)? {
@@ -163,7 +217,7 @@ impl Session {
         find.step()
     }
 
-    /// Gives what is held under a name another one.
+    /// Gives what is held under a name another one. The former one is given up.
     fn rename(&self, origin: &Origin, ordinal: u32, mut epoch: i64) -> Result<()> {
         while self.known_ordinal(&Origin { epoch: epoch.cast_unsigned(), ..*origin })?.is_some() {
             epoch = epoch.wrapping_add(1);
@@ -180,4 +234,9 @@ impl Session {
         mark.bind_int(1, i64::from(fresh))?;
         mark.execute()
     }
+}
+
+/// All who hold this history find the same name for it, and have nothing to send to each other.
+fn name_of(origin: &Origin, head: u64, token: u64) -> i64 {
+    [origin.epoch, head, token].iter().fold(fnv::START, |h, n| fnv::feed(h, &n.to_le_bytes())).cast_signed()
 }

@@ -424,6 +424,7 @@ impl<'a> Merge<'_, 'a> {
         if record.is_none() && self.header.claimable && self.header.last {
             // Nothing of it lives here: its token is kept all the same, it tells a dot that is used twice.
             session.keep_token(origin, version, self.header.dot.token)?;
+            session.keep_token_before(origin, &self.header.dot)?;
         }
         session.tx_mut().foreign = record;
         write_others(session, &dots, others)?;

@@ -20,6 +20,7 @@ use crate::touched::TouchedTables;
 use crate::tx::TxState;
 use crate::waiting::WaitingList;
 use crate::young::{Fresh, Young};
+use starling_crdt::ids::FORSAKEN;
 use starling_crdt::log_chunk::ChunkWriter;
 use starling_crdt::row_clock::CellClock;
 use std::cell::{Cell, RefCell};
@@ -312,7 +313,7 @@ impl Session {
         Ok(if stmt.step()? { stmt.column_int(0) } else { 0 })
     }
 
-    /// A random 48-bit token, never 0. xorshift64* (Marsaglia 2003; Vigna 2016), seeded by the system.
+    /// A random 48-bit token, never 0 nor [`FORSAKEN`]. xorshift64* (Marsaglia 2003; Vigna 2016), seeded by the system.
     pub fn token(&self) -> u64 {
         let mut x = self.random.get();
         if x == 0 {
@@ -325,7 +326,7 @@ impl Session {
         x ^= x << 25;
         x ^= x >> 27;
         self.random.set(x);
-        (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16).max(1)
+        (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16).clamp(1, FORSAKEN - 1)
     }
 
     /// Runs `f` while a statement reads, so that outside a transaction too all that `f` asks is answered from one snapshot.

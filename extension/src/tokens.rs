@@ -4,6 +4,7 @@
 
 use crate::session::Session;
 use crate::sqlite::Result;
+use starling_crdt::changeset::DotHeader;
 
 /// So many tokens without a record are kept of each origin: a few hundred kilobytes.
 pub const KEPT: i64 = 16 * 1024;
@@ -29,7 +30,10 @@ impl Session {
                 return Ok(find.column_int(0).cast_unsigned());
             }
         }
-        Ok(0)
+        drop(find);
+        // The next one that has a record may name it as its predecessor.
+        let next = self.foreign_after(origin, version)?.filter(|next| next.head.prev == version);
+        Ok(next.map_or(0, |next| next.head.prev_token))
     }
 
     /// Remembers the token of a dot that has no record (any more).
@@ -45,6 +49,14 @@ impl Session {
             self.thin_tokens_of(i64::from(origin))?;
         }
         Ok(())
+    }
+
+    /// As [`Session::keep_token`], for the predecessor of a dot that left no record: nothing else tells it where it left none either.
+    pub fn keep_token_before(&self, origin: u32, dot: &DotHeader) -> Result<()> {
+        if dot.prev == 0 || dot.prev_token == 0 || self.token_of(origin, dot.prev)? != 0 {
+            return Ok(());
+        }
+        self.keep_token(origin, dot.prev, dot.prev_token)
     }
 
     /// Forgets the tokens of every origin that are more than are kept.

@@ -193,6 +193,9 @@ impl Session {
             let own = origin.site == meta.site && origin.epoch == meta.epoch;
             let last_local = if own { self.tail()?.last_local } else { 0 };
             let ordinal = self.ordinal(origin)?;
+            if let (Some(head), true) = (state.claimed.max(), self.is_forsaken(ordinal)?) {
+                return Err(self.forked(ordinal, head));
+            }
             for &(lo, hi) in state.claimed.ranges() {
                 if own && hi <= last_local {
                     continue;

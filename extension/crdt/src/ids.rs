@@ -12,6 +12,8 @@ pub const MAX_SEQ: u64 = (1 << 48) - 1;
 pub const MAX_JUMP: u64 = 1 << 50;
 /// Tokens are 48 bits: six bytes in an SQLite record, never 0 (0 means unknown).
 pub const TOKEN_MASK: u64 = (1 << 48) - 1;
+/// In place of a token: the origin's own site has given its name up. No dot bears it.
+pub const FORSAKEN: u64 = TOKEN_MASK;
 
 /// One database replica: 16 bytes, a UUID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

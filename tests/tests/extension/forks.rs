@@ -228,7 +228,45 @@ fn a_name_is_given_up_once_and_a_vector_that_agrees_changes_nothing() {
     let Some((origin, _)) = theirs.origins.first_key_value() else { panic!("B holds A's dots") };
     assert!(!nodes[0].vector().origins.contains_key(origin));
     nodes[0].db().exec("INSERT INTO t VALUES('on', 1, 1)");
-    assert_eq!(nodes[0].forks(&theirs, nodes[1].id()), Vector::default());
+    // Whoever holds anything under it hears that it is forsaken, and gives it up too.
+    let told = nodes[0].forks(&theirs, nodes[1].id());
+    assert_eq!(told.origins.keys().collect::<Vec<_>>(), [origin]);
+    assert_eq!(nodes[1].rehome(&told), 1);
+    assert_eq!(nodes[1].rehome(&told), 0);
+    assert!(!nodes[1].vector().origins.contains_key(origin));
+    assert_eq!(nodes[0].forks(&nodes[1].vector(), nodes[1].id()), Vector::default());
+}
+
+/// While nodes are cut off from each other one holds the first history and one the second. The site itself has given the name up
+/// and takes what lives of the second one from its holder, then the first one's holder from it: that must not claim, without their
+/// transactions, numbers that it has given to others.
+#[test]
+fn two_histories_that_met_at_a_third_node_which_knows_neither_well_both_survive() {
+    for late in [1, 3] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut nodes: Vec<Node> = (0..4).map(|n| Node::new(dir.path(), n)).collect();
+        let write = |node: &Node, what: &str| {
+            node.db().exec(&format!("INSERT INTO t VALUES('{what}', 1, 1)"));
+            node.db().exec("INSERT INTO t VALUES('hot', 1, 1) ON CONFLICT DO UPDATE SET a = a + 1");
+        };
+        write(&nodes[0], "common");
+        (1..3).for_each(|x| pull(&mut nodes, x, 0));
+        nodes[0].back_up();
+        (0..2).for_each(|n| write(&nodes[0], &format!("first {n}")));
+        pull(&mut nodes, 1, 0);
+        nodes[0].set_back();
+        (0..2 + late).for_each(|n| write(&nodes[0], &format!("second {n}")));
+        pull(&mut nodes, 2, 0);
+        // The fourth has only what lives of the second history.
+        pull(&mut nodes, 3, 2);
+        let first = nodes[1].vector();
+        assert_eq!(nodes[0].rehome(&first), 1);
+        for (x, y) in [(0, 2), (0, 3), (1, 0), (1, 3), (3, 1)] {
+            pull(&mut nodes, x, y);
+        }
+        settle(&mut nodes);
+        assert_eq!(ids(nodes[3].db()).len(), 2 + 2 + 2 + late);
+    }
 }
 
 /// As many tokens of an origin are kept as this, without a record.

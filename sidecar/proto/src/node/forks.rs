@@ -6,6 +6,7 @@ use super::Node;
 use crate::api::{Event, Now, Output};
 use crate::frames::Frame;
 use crate::limits::MAX_FORKS;
+use starling_crdt::ids::FORSAKEN;
 use starling_crdt::{Origin, SiteId, Vector};
 use std::collections::BTreeMap;
 
@@ -82,8 +83,10 @@ impl Node {
     /// Asks the store to re-home the origin, if it is its turn. The store looks again, so this may be in vain.
     fn settle(&mut self, now: Now, origin: &Origin, theirs: &Vector) {
         let own = origin.site == self.config.site_id;
+        // Nothing is left to wait for where that site has given the name up.
+        let forsaken = theirs.origins.get(origin).is_some_and(|state| state.head_token == FORSAKEN);
         let (fork, _) = self.forks.entry(now, origin);
-        if (own || now.since(fork.since) >= PATIENCE_US) && is_due(now, &mut fork.asked) {
+        if (own || forsaken || now.since(fork.since) >= PATIENCE_US) && is_due(now, &mut fork.asked) {
             self.outputs.push_back(Output::Rehome { vector: only(theirs, origin) });
         }
     }
