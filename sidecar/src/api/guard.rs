@@ -218,18 +218,19 @@ fn denial(context: &AuthContext<'_>) -> Option<String> {
 }
 
 /// `CREATE TABLE temp.t` is not among the actions on temporary things, and would hide the table `t` from whoever comes next.
-/// A trigger `temp.x` shows only in the row that it adds to the schema.
-const fn changes(action: &AuthAction<'_>) -> bool {
-    matches!(
-        action,
+/// A trigger `temp.x` shows only in the row that it adds to the schema. (What ALTER TABLE updates there is SQLite's own doing: it
+/// looks whether anything temporary names what is renamed or dropped.)
+fn changes(action: &AuthAction<'_>) -> bool {
+    match action {
+        AuthAction::Update { table_name, .. } => !matches!(*table_name, "sqlite_temp_master" | "sqlite_temp_schema"),
         AuthAction::CreateTable { .. }
-            | AuthAction::CreateIndex { .. }
-            | AuthAction::CreateView { .. }
-            | AuthAction::CreateVtable { .. }
-            | AuthAction::Insert { .. }
-            | AuthAction::Update { .. }
-            | AuthAction::Delete { .. }
-    )
+        | AuthAction::CreateIndex { .. }
+        | AuthAction::CreateView { .. }
+        | AuthAction::CreateVtable { .. }
+        | AuthAction::Insert { .. }
+        | AuthAction::Delete { .. } => true,
+        _ => false,
+    }
 }
 
 fn is_internal(name: &str) -> bool {

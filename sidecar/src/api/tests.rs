@@ -179,6 +179,23 @@ fn what_reaches_beyond_the_tables_is_refused() {
 }
 
 #[test]
+fn a_schema_can_be_altered_in_every_way() {
+    let (_dir, mut e) = executor();
+    for sql in [
+        "CREATE TABLE p(id INTEGER PRIMARY KEY, a, b)",
+        "ALTER TABLE p RENAME COLUMN a TO c",
+        "ALTER TABLE p DROP COLUMN c",
+        "ALTER TABLE p ADD COLUMN d",
+        "ALTER TABLE p RENAME TO q",
+        "SELECT crsql_begin_alter('machines'); ALTER TABLE machines ADD COLUMN x; ALTER TABLE machines RENAME COLUMN x TO y; \
+         ALTER TABLE machines DROP COLUMN y; SELECT crsql_commit_alter('machines')",
+        "INSERT INTO q(b, d) VALUES(1, 2)",
+    ] {
+        ok(&mut e, sql);
+    }
+}
+
+#[test]
 fn a_statement_cannot_take_all_memory() {
     let (_dir, mut e) = executor();
     let start = Instant::now();
