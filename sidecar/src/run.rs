@@ -305,16 +305,23 @@ impl Running {
     async fn run(self, signals: &mut Signals) -> Ended {
         let Self { driver, sources, admin, pool, http, stop_http, facts } = self;
         tracing::info!(site_id = %facts.site, listen = %facts.listen, http = %facts.http, "running");
+        let mut serving = Some((http, pool));
         let stop = async {
             signals.wait().await;
             tracing::info!("stopping");
             exit_at_the_latest();
             let _ = stop_http.send(true);
+            // What is answered until then is shipped like all else.
+            if let Some((http, pool)) = serving.take() {
+                end_http(http, pool).await;
+            }
         };
         let (ended, edges) = driver.run(sources, stop).await;
         let _ = stop_http.send(true);
         drop(admin);
-        end_http(http, pool).await;
+        if let Some((http, pool)) = serving.take() {
+            end_http(http, pool).await;
+        }
         let Edges { endpoint, writer, readers, watch, peers, .. } = edges;
         drop(peers);
         endpoint.close("the process ends").await;

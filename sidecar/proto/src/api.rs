@@ -328,8 +328,21 @@ pub enum Input {
         /// What `starling_forks` said.
         ours: Vector,
     },
+    /// The node is to stop soon: ask the peers what they hold, for [`crate::Node::held_by`]. To be said again until that is content.
+    Leaving,
     /// The node is about to stop: tell the others (see [`Output::Hangup`]). Afterwards only outputs are drained, every other input is ignored.
     Leave,
+}
+
+/// Who holds everything that this site has committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeldBy {
+    /// All peers that are connected, or there are none.
+    All,
+    /// At least one.
+    Some,
+    /// As far as is known, nobody.
+    Nobody,
 }
 
 /// What the core wants done.

@@ -40,7 +40,7 @@ mod timers;
 mod tree;
 
 pub use api::{
-    Changeset, Counters, Event, HangupReason, Input, Member, MemberState, NodeConfig, Now, OriginStatus, Output,
-    PullKey, ServeKey, Source, Timing,
+    Changeset, Counters, Event, HangupReason, HeldBy, Input, Member, MemberState, NodeConfig, Now, OriginStatus,
+    Output, PullKey, ServeKey, Source, Timing,
 };
 pub use node::Node;

@@ -17,7 +17,7 @@ use crate::db::{Figures, StoreEvent};
 use crate::net::{close_code, Admitted, AnswerEvent, AnswerSink, NetEvent, SendOutcome};
 use answer::Answering;
 use starling_crdt::SiteId;
-use starling_proto::{Input, Node, Now, Output, PullKey, ServeKey, Source};
+use starling_proto::{HeldBy, Input, Node, Now, Output, PullKey, ServeKey, Source};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -35,7 +35,11 @@ const SUPERSEDED_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// When leaving, this long is waited for what is queued to go out.
 const LEAVE_FLUSH: Duration = Duration::from_millis(500);
-/// Then, for the last datagrams to leave the socket.
+/// When leaving, this long at most others are waited for to hold what was committed.
+const LEAVE_SHIP: Duration = Duration::from_millis(2000);
+/// The peers are asked again what they hold after this long.
+const LEAVE_ASK: Duration = Duration::from_millis(100);
+/// At last, for the last datagrams to leave the socket.
 const LEAVE_LINGER: Duration = Duration::from_millis(30);
 
 /// Where the driver's inputs come from.
@@ -413,6 +417,28 @@ impl Driver {
     }
 
     /// Ships what was committed to the last, tells the others, and waits for it to go out.
+    /// Goes on as ever until others hold what was committed last: who has been told of a large transaction pulls it now.
+    async fn ship(&mut self, sources: &mut Sources) {
+        let start = Instant::now();
+        let mut ask = tokio::time::interval(LEAVE_ASK);
+        while start.elapsed() < LEAVE_SHIP && self.ended.is_none() {
+            let deadline = self.deadline().min(start + LEAVE_SHIP);
+            tokio::select! {
+                Some(event) = sources.store.recv() => self.on_store(event),
+                Some(event) = sources.net.recv() => self.on_net(event),
+                Some(event) = sources.answers.recv() => self.on_answer(event),
+                () = tokio::time::sleep_until(deadline.into()) => self.tick(),
+                _ = ask.tick() => self.feed(Input::Leaving),
+            }
+            match self.node.held_by() {
+                HeldBy::All => break,
+                // It spreads from there.
+                HeldBy::Some if start.elapsed() > LEAVE_FLUSH => break,
+                _ => {}
+            }
+        }
+    }
+
     async fn leave(&mut self, sources: &mut Sources) {
         self.edges.watch.stop();
         let until = Instant::now() + LEAVE_FLUSH;
@@ -425,6 +451,7 @@ impl Driver {
         while let Ok(event) = sources.store.try_recv() {
             self.on_store(event);
         }
+        self.ship(sources).await;
         self.leaving = true;
         self.feed(Input::Leave);
         let until = Instant::now() + LEAVE_FLUSH;

@@ -88,6 +88,7 @@ impl Node {
 
     /// A peer's vector, by whatever way it came: what does it have that is not here?
     pub(super) fn learn_vector(&mut self, now: Now, from: SiteId, vector: &Arc<Vector>) {
+        self.leaving.heard(from, vector);
         let theirs = digest(&vector.encode());
         let (_, ours) = self.book.encoded();
         let Some(peer) = self.peers.get_mut(&from) else { return };

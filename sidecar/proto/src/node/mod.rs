@@ -5,6 +5,7 @@
 mod compare;
 mod connect;
 mod forks;
+mod leaving;
 mod links;
 mod pull;
 mod spread;
@@ -57,6 +58,7 @@ pub struct Node {
     rng: StdRng,
     /// The store is open.
     started: bool,
+    leaving: leaving::Leaving,
     left: bool,
     swim: Swim,
     /// Members last seen as suspect, to tell of changes.
@@ -86,6 +88,7 @@ impl Node {
         let mut node = Self {
             rng: StdRng::seed_from_u64(config.seed),
             started: false,
+            leaving: leaving::Leaving::default(),
             left: false,
             swim: Swim::new(&config),
             suspects: BTreeSet::new(),
@@ -180,6 +183,7 @@ impl Node {
             Input::SyncFailed { pull, why } => self.fail_pull(now, pull, why, false),
             Input::Vector { ticket, vector } => self.on_own_vector(now, ticket, vector),
             Input::ForkDetected { peer, theirs, ours } => self.on_fork(now, peer, &theirs, &ours),
+            Input::Leaving => self.on_leaving(),
             Input::Leave => self.on_leave(now),
             _ => {}
         }
