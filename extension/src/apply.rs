@@ -3,8 +3,8 @@
 //! The row's own write comes first: where it fails, nothing else has been written.
 
 use crate::catalog::Table;
-use crate::merge::is_the_rows;
 use crate::rows::bind_key;
+use crate::rows::is_the_rows;
 use crate::session::{MergingRow, Session, Sql};
 use crate::sqlgen::RowWrite;
 use crate::sqlite::{Error, Result};
@@ -235,6 +235,8 @@ impl Session {
     /// changes. Returns how many touches of the row there were: another number than the write itself makes means that a
     /// user's trigger had a hand in it.
     pub(crate) fn as_merge(&self, table: &Table, key: &[u8], write: impl FnOnce() -> Result<()>) -> Result<u32> {
+        // Known before the write: should the question fail afterwards, a row that is there would be taken for a refused one.
+        self.has_user_triggers(table)?;
         let outer = {
             let mut merging = self.merging.borrow_mut();
             let outer = merging.take();

@@ -80,8 +80,12 @@ impl Table {
     }
 
     /// Whether its rows have rowids that are not its key.
-    pub fn has_spare_rowid(&self, db: Db) -> bool {
-        *self.spare_rowid.get_or_init(|| schema::has_spare_rowid(db, &self.info))
+    pub fn has_spare_rowid(&self, db: Db) -> Result<bool> {
+        if let Some(known) = self.spare_rowid.get() {
+            return Ok(*known);
+        }
+        let has = schema::has_spare_rowid(db, &self.info)?;
+        Ok(*self.spare_rowid.get_or_init(|| has))
     }
 
     /// Whether its key is the one that the catalogue knows: else what the log says is of rows that it does not have.
@@ -155,7 +159,7 @@ impl Session {
             drop(catalog);
             self.tx.borrow_mut().last_table = None;
             self.forget_schema();
-            self.settle_later();
+            self.settle_later()?;
         }
         Ok(())
     }
@@ -167,16 +171,23 @@ impl Session {
 
     /// The catalogue that is read now may be one of a schema that nobody has committed. Of a rollback we are told if the journal
     /// takes part in the transaction; if it cannot, the catalogue is good for once.
-    fn settle_later(&self) {
+    fn settle_later(&self) -> Result<()> {
         if self.db.is_writing("main") != Some(true) {
-            return;
+            return Ok(());
         }
-        let told = self.keeping_rowid(|| self.join_transaction()).is_ok();
+        let mut told = false;
+        // An interrupt of a write ends the application's transaction, which must not go unsaid.
+        self.unless_it_ended_all(|| {
+            self.keeping_rowid(|| self.join_transaction())?;
+            told = true;
+            Ok(())
+        })?;
         let mut catalog = self.catalog.borrow_mut();
         catalog.unsettled = told;
         if !told {
             catalog.schema_version = None;
         }
+        Ok(())
     }
 
     /// The transaction in which the catalogue was read is committed.

@@ -121,6 +121,13 @@ impl Session {
     /// There is no such table, or what SQLite says.
     pub fn as_table(&self, name: &str) -> Result<()> {
         let Some(table) = self.crr_named(name, "crsql_as_table")? else { return Ok(()) };
+        if self.window(table.info.id).is_some() {
+            // It would go on, and be judged by a table that has a catalogue no more.
+            let name = Ident(&table.info.name);
+            return Err(Error::msg(format!(
+                "crsql_as_table: the window of {name} is open; call it after crsql_commit_alter"
+            )));
+        }
         self.atomically(|| {
             self.join_transaction()?;
             self.flush()?;

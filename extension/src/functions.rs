@@ -234,7 +234,7 @@ fn config_set(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
         ("merge-equal-values", _) => return Err(Error::msg("crsql_config_set: merge-equal-values is 0 or 1")),
         _ => return Err(Error::msg(format!("crsql_config_set: unknown setting {name}; there is merge-equal-values"))),
     };
-    session.set_config(name, value)?;
+    session.keeping_rowid(|| session.set_config(name, value))?;
     Ok(Output::Integer(value))
 }
 

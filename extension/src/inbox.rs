@@ -271,7 +271,7 @@ impl Session {
         let drain = || {
             // The lock first, without having read: then SQLite's own patience with locks is in force.
             self.fixed("UPDATE main.crsql_master SET value = value WHERE 0")?.execute()?;
-            self.join_transaction()?;
+            self.keeping_rowid(|| self.join_transaction())?;
             self.flush()
         };
         let mut bracket = None;

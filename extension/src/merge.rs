@@ -9,6 +9,7 @@ use crate::apply::MergedEntry;
 use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
 use crate::log::{LogWriter, OpenRecord};
+use crate::rows::is_the_rows;
 use crate::schema::Affinity;
 use crate::session::Session;
 use crate::sqlite::{codes, Error, Result};
@@ -470,25 +471,6 @@ fn write_carried(
     }
     writer.finish()?;
     session.carry(ordinal, header.dot.version)
-}
-
-/// Whether an error is the row's doing (a constraint, a type, a user's trigger) and not the machine's.
-pub fn is_the_rows(e: &Error) -> bool {
-    !matches!(
-        e.primary(),
-        codes::NOMEM
-            | codes::FULL
-            | codes::IOERR
-            | codes::BUSY
-            | codes::LOCKED
-            | codes::INTERRUPT
-            | codes::CORRUPT
-            | codes::READONLY
-            | codes::CANTOPEN
-            | codes::PROTOCOL
-            | codes::NOTADB
-            | codes::PERM
-    )
 }
 
 /// Column indices that a row entry names.

@@ -169,7 +169,7 @@ impl Session {
         if !is_visible(table, &clock) || !self.insert_if_free(table, key, (merge.position, cell.value))? {
             return Ok(false);
         }
-        merge.rowid.set(table.has_spare_rowid(self.db).then(|| self.db.last_insert_rowid()));
+        merge.rowid.set(table.has_spare_rowid(self.db)?.then(|| self.db.last_insert_rowid()));
         self.put_clock_later(table, key, clock, false)?;
         Ok(true)
     }

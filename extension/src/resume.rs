@@ -133,7 +133,7 @@ impl Session {
         for name in names {
             let Some(info) = schema::read(self.db, &name)? else { continue };
             let free = self.id_of(&name)?.is_none_or(|(other, _)| other == id);
-            if !free || schema::check(self.db, &info).is_err() {
+            if !free || !schema::fits(self.db, &info)? {
                 continue;
             }
             if self.has_key_of(id, &info)? {
@@ -239,7 +239,7 @@ impl Session {
         self.set_standing(id, Standing::Archived)?;
         self.write_name(id, &format!("\u{1}{id}"))?;
         self.forget_catalog();
-        if schema::check(self.db, info).is_ok() {
+        if schema::fits(self.db, info)? {
             self.as_crr_after(Some(id), &info.name, Some(capture))?;
             self.order_anew(&info.name, &order)?;
         }

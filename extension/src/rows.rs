@@ -3,7 +3,7 @@
 use crate::catalog::Table;
 use crate::session::{corrupt, Cached, Session, Sql};
 use crate::sqlgen::BATCH;
-use crate::sqlite::{Result, Stmt};
+use crate::sqlite::{codes, Error, Result, Stmt};
 use starling_crdt::key;
 use starling_crdt::{Value, ValueRef};
 
@@ -115,4 +115,26 @@ impl Session {
         drop.bind_blob(2, key)?;
         drop.execute()
     }
+}
+
+/// Whether an error is the row's doing (a constraint, a type, a user's trigger) and not the machine's.
+pub fn is_the_rows(e: &Error) -> bool {
+    !matches!(
+        e.primary(),
+        codes::NOMEM
+            | codes::FULL
+            | codes::IOERR
+            | codes::BUSY
+            | codes::LOCKED
+            | codes::INTERRUPT
+            | codes::CORRUPT
+            | codes::READONLY
+            | codes::CANTOPEN
+            | codes::PROTOCOL
+            | codes::NOTADB
+            | codes::PERM
+            | codes::AUTH
+            | codes::SCHEMA
+            | codes::MISUSE
+    )
 }

@@ -2,7 +2,7 @@
 
 use crate::sql_text::has_keyword;
 use crate::sqlgen::{Ident, Literal, MAX_TABLE_ID, ROWID};
-use crate::sqlite::{Db, Error, Result, Stmt};
+use crate::sqlite::{codes, Db, Error, Result, Stmt};
 use starling_crdt::key::MAX_KEY_COLUMNS;
 
 /// SQLite's column affinities.
@@ -152,7 +152,7 @@ pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
     let raw = read_columns(db, &real_name, strict)?;
     let mut keys: Vec<&RawColumn> = raw.iter().filter(|c| c.pk > 0).collect();
     keys.sort_by_key(|c| c.pk);
-    let rowid_key = keys.len() == 1 && keys[0].declared.eq_ignore_ascii_case("INTEGER") && has_rowid(db, &real_name);
+    let rowid_key = keys.len() == 1 && keys[0].declared.eq_ignore_ascii_case("INTEGER") && has_rowid(db, &real_name)?;
     Ok(Some(TableInfo {
         id: 0,
         generation: 1,
@@ -216,7 +216,7 @@ fn is_shadow(db: Db, name: &str) -> Result<bool> {
 
 /// What `PRAGMA table_list` says of a table; no where the library does not know the pragma.
 fn listed(db: Db, name: &str, says: impl Fn(&Stmt) -> bool) -> Result<bool> {
-    let Ok(mut stmt) = db.prepare(&format!("PRAGMA main.table_list({})", Literal(name))) else { return Ok(false) };
+    let mut stmt = db.prepare(&format!("PRAGMA main.table_list({})", Literal(name)))?;
     while stmt.step()? {
         if stmt.column_text(0) == b"main" {
             return Ok(says(&stmt));
@@ -226,13 +226,31 @@ fn listed(db: Db, name: &str, says: impl Fn(&Stmt) -> bool) -> Result<bool> {
 }
 
 /// Whether a table has rowids beside its key, and no other column goes by their name.
-pub fn has_spare_rowid(db: Db, table: &TableInfo) -> bool {
+pub fn has_spare_rowid(db: Db, table: &TableInfo) -> Result<bool> {
     let named = |c: &Column| c.name.eq_ignore_ascii_case(ROWID);
-    !table.int_key && !table.keys.iter().chain(&table.columns).any(named) && has_rowid(db, &table.name)
+    Ok(!table.int_key && !table.keys.iter().chain(&table.columns).any(named) && has_rowid(db, &table.name)?)
 }
 
-fn has_rowid(db: Db, name: &str) -> bool {
-    db.prepare(&format!("SELECT {ROWID} FROM main.{} LIMIT 0", Ident(name))).is_ok()
+fn has_rowid(db: Db, name: &str) -> Result<bool> {
+    is_no_error_of_sql(db.prepare(&format!("SELECT {ROWID} FROM main.{} LIMIT 0", Ident(name))))
+}
+
+/// Whether it went well, or failed for what it is: no such column, a table that is refused. What failed for the want of memory, of a
+/// permission or of time says nothing about the table.
+fn is_no_error_of_sql<T>(result: Result<T>) -> Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(e) if e.primary() == codes::ERROR => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether a table can be a CRR.
+///
+/// # Errors
+/// It cannot be told.
+pub fn fits(db: Db, table: &TableInfo) -> Result<bool> {
+    is_no_error_of_sql(check(db, table))
 }
 
 /// The index that holds the primary key, where it is not the rowid.
@@ -292,7 +310,7 @@ pub fn key_refusal(db: Db, table: &TableInfo) -> Result<Option<String>> {
     if table.keys.is_empty() {
         return Ok(Some("it has no primary key; give it one (CREATE TABLE … (id … NOT NULL PRIMARY KEY, …))".into()));
     }
-    if !table.int_key && has_rowid(db, name) {
+    if !table.int_key && has_rowid(db, name)? {
         let raw = read_columns(db, name, is_strict(db, name)?)?;
         if let Some(key) = raw.iter().find(|c| c.pk > 0 && !c.not_null) {
             return Ok(Some(format!(

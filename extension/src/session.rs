@@ -357,7 +357,7 @@ impl Session {
     pub(crate) fn begin(&self) -> Result<Bracket> {
         let bracket = if self.db.is_autocommit() { Bracket::Transaction } else { Bracket::Savepoint };
         self.keep_way_out();
-        self.db.exec("SAVEPOINT crsql").map(|()| bracket)
+        self.db.exec("SAVEPOINT crsql").map(|()| bracket).inspect_err(|_| self.way_out.set(None))
     }
 
     /// Tries what can be done without: an error is nobody's matter, unless it has ended the open transaction, as a full disk does.
@@ -399,7 +399,7 @@ impl Session {
     pub(crate) fn undo(&self, sql: &str) {
         // Where the error ended the whole transaction there is no savepoint left, and nothing to undo.
         if self.db.is_autocommit() {
-            return;
+            return self.way_out.set(None);
         }
         if self.db.exec(sql).is_ok() {
             // It may have undone a change of the schema, which SQLite reads anew with the next statement: should that be

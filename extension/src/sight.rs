@@ -6,7 +6,7 @@
 
 use crate::apply::is_visible;
 use crate::catalog::Table;
-use crate::merge::is_the_rows;
+use crate::rows::is_the_rows;
 use crate::schema::{self, TableInfo};
 use crate::session::Session;
 use crate::sqlgen;

@@ -40,6 +40,8 @@ mod nine_between;
 mod nine_laws;
 #[path = "extension/nine_values.rs"]
 mod nine_values;
+#[path = "extension/once.rs"]
+mod once;
 #[path = "extension/overtaken.rs"]
 mod overtaken;
 #[path = "extension/pending.rs"]

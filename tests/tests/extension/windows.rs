@@ -210,3 +210,12 @@ fn windows_of_two_tables_are_undone_each_for_itself_and_one_whose_table_is_gone_
     s.exec("ALTER TABLE n RENAME TO t; SELECT crsql_commit_alter('t')");
     assert!(s.db.is_autocommit());
 }
+
+#[test]
+fn a_table_does_not_become_plain_while_its_window_is_open() {
+    let s = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a)")]);
+    s.exec("BEGIN; SELECT crsql_begin_alter('t'); ALTER TABLE t ADD COLUMN n; INSERT INTO t VALUES(1, 1, 1)");
+    assert!(s.refused("SELECT crsql_as_table('t')").contains("window"));
+    s.exec("SELECT crsql_commit_alter('t'); COMMIT");
+    assert_eq!(s.rows("SELECT cid, val FROM crsql_changes WHERE cid = 'n'"), ["'n'|1"]);
+}
