@@ -94,25 +94,58 @@ impl Session {
     /// Gives what is held under a name that its site gave up a name of its own. Whether anything was.
     fn leave(&self, origin: &Origin, ordinal: u32) -> Result<bool> {
         let head = self.newest_claimed(ordinal)?;
-        let held = self.foreign_after(ordinal, 0)?.is_some() || self.newest_own(ordinal)? > 0;
-        if !held {
-            // What was taken under it tied with what is held under other names.
-            for forget in
-                ["DELETE FROM main.crsql_claim WHERE origin = ?1", "DELETE FROM main.crsql_carried WHERE origin = ?1"]
-            {
-                let mut forget = self.fixed(forget)?;
-                forget.bind_int(1, i64::from(ordinal))?;
-                forget.execute()?;
-            }
+        if self.is_vacant(ordinal)? {
+            self.forget_claims(ordinal)?;
             self.forsake(origin)?;
             return Ok(head > 0);
         }
-        // Of those who cannot tell which history they hold each has a name for it.
+        // Of those who cannot tell which history they hold, or hold some of both, each has a name for it.
         let token = self.token_of(ordinal, head)?;
-        let name = if token == 0 { random_epoch(self) } else { name_of(origin, head, token) };
+        let mut name = random_epoch(self);
+        if token != 0 && self.is_claimed_whole(ordinal, head)? {
+            let shared = name_of(origin, head, token);
+            let known = self.known_ordinal(&Origin { epoch: shared.cast_unsigned(), ..*origin })?;
+            // Where that history has come from others already all of it tied with what is held here, which takes its place.
+            let free = match known {
+                Some(known) => self.is_vacant(known)? && self.vacate(known).map(|()| true)?,
+                None => true,
+            };
+            name = if free { shared } else { name };
+        }
         self.rename(origin, ordinal, name)?;
         self.forsake(origin)?;
         Ok(true)
+    }
+
+    /// Whether nothing lives here under a name: what was taken under it tied with what is held under others.
+    fn is_vacant(&self, ordinal: u32) -> Result<bool> {
+        Ok(self.foreign_after(ordinal, 0)?.is_none() && self.newest_own(ordinal)? == 0)
+    }
+
+    /// Claims nothing under a name any more.
+    fn forget_claims(&self, ordinal: u32) -> Result<()> {
+        for forget in
+            ["DELETE FROM main.crsql_claim WHERE origin = ?1", "DELETE FROM main.crsql_carried WHERE origin = ?1"]
+        {
+            let mut forget = self.fixed(forget)?;
+            forget.bind_int(1, i64::from(ordinal))?;
+            forget.execute()?;
+        }
+        Ok(())
+    }
+
+    /// Makes room under a name for another ordinal.
+    fn vacate(&self, ordinal: u32) -> Result<()> {
+        self.forget_claims(ordinal)?;
+        self.rename_ordinal(ordinal, random_epoch(self))
+    }
+
+    /// Whether all up to its head is claimed of an origin.
+    fn is_claimed_whole(&self, ordinal: u32, head: u64) -> Result<bool> {
+        let mut whole = self.fixed("SELECT 1 FROM main.crsql_claim WHERE origin = ?1 AND lo <= 1 AND hi = ?2")?;
+        whole.bind_int(1, i64::from(ordinal))?;
+        whole.bind_int(2, head.cast_signed())?;
+        whole.step()
     }
 
     /// From now on nothing is taken under this name.
@@ -222,6 +255,14 @@ impl Session {
         while self.known_ordinal(&Origin { epoch: epoch.cast_unsigned(), ..*origin })?.is_some() {
             epoch = epoch.wrapping_add(1);
         }
+        self.rename_ordinal(ordinal, epoch)?;
+        let fresh = self.ordinal(origin)?;
+        let mut mark = self.fixed("INSERT INTO main.crsql_master(key, value) VALUES('given_up.' || ?1, 1)")?;
+        mark.bind_int(1, i64::from(fresh))?;
+        mark.execute()
+    }
+
+    fn rename_ordinal(&self, ordinal: u32, epoch: i64) -> Result<()> {
         let mut rename = self.fixed("UPDATE main.crsql_origin SET epoch = ?2 WHERE ordinal = ?1")?;
         rename.bind_int(1, i64::from(ordinal))?;
         rename.bind_int(2, epoch)?;
@@ -229,10 +270,7 @@ impl Session {
         drop(rename);
         self.meta.replace(None);
         self.forget_tail();
-        let fresh = self.ordinal(origin)?;
-        let mut mark = self.fixed("INSERT INTO main.crsql_master(key, value) VALUES('given_up.' || ?1, 1)")?;
-        mark.bind_int(1, i64::from(fresh))?;
-        mark.execute()
+        Ok(())
     }
 }
 
