@@ -3,8 +3,7 @@
 //! The row's own write comes first: where it fails, nothing else has been written.
 
 use crate::catalog::Table;
-use crate::rows::bind_key;
-use crate::rows::is_the_rows;
+use crate::rows::{bind_key, is_the_rows};
 use crate::session::{MergingRow, Session, Sql};
 use crate::sqlgen::RowWrite;
 use crate::sqlite::{Error, Result};

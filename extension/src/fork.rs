@@ -3,8 +3,8 @@
 //!
 //! The remedy gives a new name to what is held here. An origin's ordinal is what log, clocks and claims hold, so a new
 //! epoch for that ordinal re-homes every dot of it at once, and what is claimed under the new name is just what is held.
-//! Of the name that was used twice nothing is claimed any more, so the other history is taken from the peers; what both
-//! have in common ties with it and makes no change.
+//! Of the name that was used twice nothing is claimed any more, so the other history is taken from the peers, under whatever
+//! name they hold it; what both have in common ties with it and makes no change.
 //!
 //! A name that its own site gave up is forsaken for good, by everybody: whoever holds anything under it gives that a new name too,
 //! and nothing is taken under it any more. Two histories went by it, nodes that have taken only what lives of one of them cannot tell
@@ -105,12 +105,15 @@ impl Session {
         if token != 0 && self.is_claimed_whole(ordinal, head)? {
             let shared = name_of(origin, head, token);
             let known = self.known_ordinal(&Origin { epoch: shared.cast_unsigned(), ..*origin })?;
-            // Where that history has come from others already all of it tied with what is held here, which takes its place.
-            let free = match known {
-                Some(known) => self.is_vacant(known)? && self.vacate(known).map(|()| true)?,
-                None => true,
-            };
-            name = if free { shared } else { name };
+            match known {
+                None => name = shared,
+                // That history has come from others already, and all of it tied with what is held here, which takes its place.
+                Some(known) if self.is_vacant(known)? => {
+                    self.vacate(known)?;
+                    name = shared;
+                }
+                Some(_) => {}
+            }
         }
         self.rename(origin, ordinal, name)?;
         self.forsake(origin)?;
@@ -156,9 +159,7 @@ impl Session {
 
     /// Whether a name was given up by its own site.
     pub fn is_forsaken(&self, ordinal: u32) -> Result<bool> {
-        let mut find = self.fixed("SELECT 1 FROM main.crsql_master WHERE key = 'forsaken.' || ?1")?;
-        find.bind_int(1, i64::from(ordinal))?;
-        find.step()
+        Ok(self.noted(&format!("forsaken.{ordinal}"))?.is_some())
     }
 
     /// Refuses a changeset that cannot belong to the history that is claimed here: its own dot or its predecessor is another
@@ -245,9 +246,7 @@ impl Session {
     }
 
     fn is_given_up(&self, ordinal: u32) -> Result<bool> {
-        let mut find = self.fixed("SELECT 1 FROM main.crsql_master WHERE key = 'given_up.' || ?1")?;
-        find.bind_int(1, i64::from(ordinal))?;
-        find.step()
+        Ok(self.noted(&format!("given_up.{ordinal}"))?.is_some())
     }
 
     /// Gives what is held under a name another one. The former one is given up.

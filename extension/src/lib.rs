@@ -128,10 +128,17 @@ thread_local! {
 /// without the extension have written, nor what a migration has changed. `starling_new_site()`, `starling_new_epoch()` and
 /// `starling_rehome()` give the file its new name first, and then look after all that; `starling_resume()` goes on under the name it has.
 pub fn as_it_is<T>(open: impl FnOnce() -> T) -> T {
-    let before = AS_IT_IS.replace(true);
-    let opened = open();
-    AS_IT_IS.set(before);
-    opened
+    let _until = AsItIs(AS_IT_IS.replace(true));
+    open()
+}
+
+/// Puts back what was in force, also where `open` panics: every connection of the thread would be left as it is from then on.
+struct AsItIs(bool);
+
+impl Drop for AsItIs {
+    fn drop(&mut self) {
+        AS_IT_IS.set(self.0);
+    }
 }
 
 fn register_at_once(db: Db) -> Result<()> {

@@ -121,7 +121,7 @@ impl Session {
     /// everybody's.
     pub fn join_when_inboxes_fill(&self) -> Result<()> {
         if self.has_schema()? {
-            self.join_inboxes()?;
+            self.join(self.captured_by_inbox()?)?;
         }
         Ok(())
     }
@@ -150,11 +150,6 @@ impl Session {
             self.join(portable)?;
         }
         Ok(agrees)
-    }
-
-    /// The same in a file that has the internal tables.
-    pub fn join_inboxes(&self) -> Result<()> {
-        self.join(self.captured_by_inbox()?)
     }
 
     fn join(&self, tables: Vec<u32>) -> Result<()> {

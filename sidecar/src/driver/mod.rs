@@ -416,7 +416,6 @@ impl Driver {
         }
     }
 
-    /// Ships what was committed to the last, tells the others, and waits for it to go out.
     /// Goes on as ever until others hold what was committed last: who has been told of a large transaction pulls it now.
     async fn ship(&mut self, sources: &mut Sources) {
         let start = Instant::now();
@@ -439,6 +438,7 @@ impl Driver {
         }
     }
 
+    /// Ships what was committed to the last, tells the others, and waits for it to go out.
     async fn leave(&mut self, sources: &mut Sources) {
         self.edges.watch.stop();
         let until = Instant::now() + LEAVE_FLUSH;

@@ -15,8 +15,9 @@ fn with_a_waiting_row(dir: &Path) -> (Site, PathBuf) {
     (a, path)
 }
 
-fn vacuumed_into(a: &Site, to: &Path) {
-    a.exec(&format!("VACUUM INTO '{}'", to.display()));
+/// As plain SQLite copies a file: a connection with the extension would give what waits its version first.
+fn vacuumed_into(path: &Path, to: &Path) {
+    plain(path).execute_batch(&format!("VACUUM INTO '{}'", to.display())).expect("it is copied");
 }
 
 /// Both ways, until both have seen everything.
@@ -34,8 +35,7 @@ fn a_copy_with_a_full_inbox_gives_nothing_a_version_before_it_has_a_name_of_its_
     let dir = tempfile::tempdir().expect("a directory");
     let (a, path) = with_a_waiting_row(dir.path());
     let copy = dir.path().join("copy.db");
-    // Of a file that plain SQLite has copied so; one with the extension would give the row its version first.
-    plain(&path).execute_batch(&format!("VACUUM INTO '{}'", copy.display())).expect("it is copied");
+    vacuumed_into(&path, &copy);
     let c = Site::open(&copy);
     assert_eq!(c.one::<i64>("SELECT count(*) FROM crsql_inbox_1"), 1, "it waits until the file has its name");
     c.exec("SELECT starling_new_site()");
@@ -50,7 +50,7 @@ fn a_file_that_was_set_back_gives_nothing_a_version_before_its_new_epoch() {
     let dir = tempfile::tempdir().expect("a directory");
     let (a, path) = with_a_waiting_row(dir.path());
     let backup = dir.path().join("backup.db");
-    plain(&path).execute_batch(&format!("VACUUM INTO '{}'", backup.display())).expect("it is copied");
+    vacuumed_into(&path, &backup);
     a.exec("INSERT INTO t VALUES(3, 'lost')");
     let b = Site::memory();
     b.exec(&format!("{T}; SELECT crsql_as_crr('t')"));
@@ -68,8 +68,8 @@ fn a_copy_that_a_migration_changed_is_opened_as_it_is_and_announces_under_its_ow
     let path = dir.path().join("a.db");
     let a = Site::file(&path);
     a.exec(&format!("{T}; SELECT crsql_as_crr('t'); INSERT INTO t VALUES(1, 'first')"));
-    vacuumed_into(&a, &dir.path().join("copy.db"));
     let copy = dir.path().join("copy.db");
+    vacuumed_into(&path, &copy);
     plain(&copy)
         .execute_batch(&format!(
             "BEGIN; {}; INSERT INTO tn SELECT * FROM t; INSERT INTO tn VALUES(2, 'by the migration'); DROP TABLE t; ALTER TABLE tn RENAME TO t; COMMIT",
@@ -154,4 +154,23 @@ fn s1_a_vector_is_of_one_moment() {
     }
     assert!(hit > 10, "the function takes more steps than that: {hit}");
     assert!(torn.is_empty(), "at these steps: {torn:?}");
+}
+
+#[test]
+fn a_panic_while_a_file_is_opened_as_it_is_leaves_no_later_file_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    Site::open(&path).exec(&format!("{T}; SELECT crsql_as_crr('t')"));
+    plain(&path).execute_batch("CREATE TABLE other(x)").expect("plain SQLite migrates it");
+    let opened = std::panic::catch_unwind(|| starling_extension::as_it_is(|| panic!("on purpose")));
+    assert!(opened.is_err());
+    let s = Site::open(&path);
+    plain(&path)
+        .execute_batch(&format!(
+            "BEGIN; {}; INSERT INTO tn VALUES(2, 'by the migration'); DROP TABLE t; ALTER TABLE tn RENAME TO t; COMMIT",
+            T.replace("t(", "tn(")
+        ))
+        .expect("plain SQLite migrates it");
+    drop(s);
+    assert_eq!(Site::open(&path).rows("SELECT count(*) FROM crsql_changes"), ["1"]);
 }
