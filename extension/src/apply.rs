@@ -3,9 +3,9 @@
 //! The row's own write comes first: where it fails, nothing else has been written.
 
 use crate::catalog::Table;
+use crate::row_sql::RowWrite;
 use crate::rows::{bind_key, is_the_rows};
 use crate::session::{MergingRow, Session, Sql};
-use crate::sqlgen::RowWrite;
 use crate::sqlite::{Error, Result};
 use starling_crdt::decide::{decide, Decision, Incoming, IncomingKind, LocalValues};
 use starling_crdt::log_chunk::Kind;
@@ -266,6 +266,7 @@ impl Session {
         write: RowWrite,
         cells: &[(usize, ValueRef<'_>)],
     ) -> Result<()> {
+        table.info.refuse_null(cells.iter().copied())?;
         let mut stmt = self.of_cells(table, write, cells)?;
         bind_key(&mut stmt, table, key)?;
         stmt.execute_lent(table.info.keys.len() + 1, cells.iter().map(|(_, value)| *value))
@@ -332,10 +333,9 @@ impl Session {
     /// A row in sight begins another lifetime, with these cells and its defaults. Where its new values are refused (by a CHECK,
     /// say), it must be as it was.
     fn renew_row(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
-        // A REPLACE would make the default of a NULL that the column refuses, and fire no DELETE trigger of the application.
-        let replaces = !cells.iter().any(|(_, value)| matches!(value, ValueRef::Null));
-        if replaces && !table.portable && !self.has_user_triggers(table)? {
-            return self.as_merge(table, key, || self.run_cells(table, key, RowWrite::Replace, cells)).map(drop);
+        // It would fire no DELETE trigger of the application.
+        if !table.portable && !self.has_user_triggers(table)? {
+            return self.as_merge(table, key, || self.run_cells(table, key, RowWrite::Renew, cells)).map(drop);
         }
         let before = self.row_values(table, key)?;
         self.delete_row(table, key)?;
@@ -354,6 +354,7 @@ impl Session {
             return Ok(false);
         }
         let seen = self.as_merge(table, key, || {
+            table.info.refuse_null(values.iter().map(Encoded::value).enumerate())?;
             let mut insert = self.of_table(Sql::InsertAll, table)?;
             bind_key(&mut insert, table, key)?;
             insert.execute_lent(table.info.keys.len() + 1, values.iter().map(Encoded::value))

@@ -6,6 +6,7 @@ use crate::generations::History;
 use crate::inbox;
 use crate::portable::Capture;
 use crate::records;
+use crate::row_sql;
 use crate::schema::{self, TableInfo};
 use crate::session::{corrupt, Session, Sql};
 use crate::sqlgen;
@@ -116,8 +117,8 @@ impl Table {
             Sql::SelectRow => sqlgen::select_row(&self.info),
             Sql::SelectBatch => sqlgen::select_batch(&self.info),
             Sql::RowExists => sqlgen::row_exists(&self.info),
-            Sql::InsertAll => sqlgen::insert_row(&self.info, &(0..self.info.columns.len()).collect::<Vec<_>>()),
-            Sql::DeleteRow => sqlgen::delete_row(&self.info),
+            Sql::InsertAll => row_sql::insert_row(&self.info, &(0..self.info.columns.len()).collect::<Vec<_>>()),
+            Sql::DeleteRow => row_sql::delete_row(&self.info),
             Sql::BlockAt
             | Sql::LowestBlock
             | Sql::NextBlock
@@ -142,7 +143,9 @@ impl Catalog {
 impl Session {
     /// Forgets what another connection or a schema change has made stale.
     pub fn refresh(&self) -> Result<()> {
+        self.forget_uncommitted();
         self.doubt_young();
+        self.note_uncommitted()?;
         let data = self.int("PRAGMA main.data_version")?;
         let schema = self.int("PRAGMA main.schema_version")?;
         let mut catalog = self.catalog.borrow_mut();

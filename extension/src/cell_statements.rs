@@ -1,6 +1,6 @@
 //! Cached statements that write one column of a row: what a merge cell by cell runs, each time another column's.
 
-use crate::sqlgen::RowWrite;
+use crate::row_sql::RowWrite;
 use crate::sqlite::Stmt;
 
 /// The statements of a table.

@@ -1,6 +1,7 @@
 //! Encoded row clocks in memory, by table and key.
 
 use crate::key_order::in_key_order;
+use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap};
 
 /// Memory for so many is kept.
@@ -16,10 +17,10 @@ pub fn by_key<'c>(clocks: impl Iterator<Item = Named<'c>>) -> Vec<Named<'c>> {
     in_key_order(0..all.len(), named).into_iter().filter_map(|i| all.get(i).copied()).collect()
 }
 
-/// Row clocks. Keys come from anywhere, so the hash is one that nobody can find collisions of.
+/// Row clocks. Keys come from anywhere, so the hash has a seed that nobody knows.
 #[derive(Clone, Debug, Default)]
 pub struct ClockMap {
-    tables: BTreeMap<u32, HashMap<Vec<u8>, Vec<u8>>>,
+    tables: BTreeMap<u32, HashMap<Vec<u8>, Vec<u8>, RandomState>>,
     len: usize,
 }
 

@@ -67,23 +67,33 @@ impl VTab for JournalTable {
         tx.end();
         tx.active = true;
         drop(tx);
+        self.session.note_upheaval();
+        self.session.forget_uncommitted();
         self.session.doubt_refused();
         self.session.journal.borrow_mut().end();
         Ok(())
     }
 
     fn sync(&self) -> Result<()> {
-        self.session.flush()
+        self.session.flush()?;
+        let mut tx = self.session.tx.borrow_mut();
+        if tx.file_version.is_none() {
+            tx.file_version = self.session.db.file_version();
+        }
+        Ok(())
     }
 
     fn commit(&self) -> Result<()> {
-        let (tail, single) = {
+        let (tail, single, before) = {
             let tx = self.session.tx.borrow();
-            (tx.tail, tx.single)
+            (tx.tail, tx.single, tx.file_version)
         };
         // One of several statements may have changed the schema after its first write to a CRR.
         let left = |(file_version, tail)| LastCommit { file_version, tail, agreed: single };
-        let file_version = self.session.db.file_version();
+        // By now another connection of a shared cache may have committed too, and the number would say that what we know is
+        // what it has left. Ours adds one.
+        let file_version =
+            self.session.db.file_version().filter(|now| before.is_some_and(|v| v.wrapping_add(1) == *now));
         self.session.known_tail.set(file_version.zip(tail).map(left));
         self.session.plain_committed(file_version);
         self.session.settle_catalog();
@@ -124,6 +134,7 @@ impl VTab for JournalTable {
     }
 
     fn rollback_to(&self, n: i32) -> Result<()> {
+        self.session.note_upheaval();
         self.session.known_tail.set(None);
         self.session.forget_plain();
         self.session.doubt_catalog();
@@ -176,6 +187,7 @@ impl Session {
             return Ok(());
         }
         let tag = Tag::decode(number).ok_or_else(|| Error::msg("starling: a trigger passed a tag that is none"))?;
+        self.note_upheaval();
         if !self.tx.borrow().checked || self.db.attaches_more_than(self.tx.borrow().attached) {
             self.check_transaction()?;
         }

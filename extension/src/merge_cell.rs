@@ -3,9 +3,8 @@
 
 use crate::apply::{is_visible, Applied, MergedEntry};
 use crate::catalog::Table;
-use crate::rows::bind_key;
+use crate::row_sql::RowWrite;
 use crate::session::Session;
-use crate::sqlgen::RowWrite;
 use crate::sqlite::Result;
 use starling_crdt::decide::{first_of_row, overwrites, Incoming, IncomingCell, IncomingKind};
 use starling_crdt::log_chunk::Kind;
@@ -24,6 +23,28 @@ impl CellMerge<'_> {
     }
 }
 
+/// The place of a row that a merge has written.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Its rowid.
+    pub rowid: i64,
+    upheavals: u64,
+    written: i64,
+}
+
+impl Place {
+    /// The row is there now.
+    pub fn now(session: &Session, rowid: i64) -> Self {
+        Self { rowid, upheavals: session.upheavals.get(), written: session.db.total_changes() }
+    }
+
+    /// Whether the row is there still. Rows that go and come untold, in a table made anew, are counted by SQLite all the same, which
+    /// counts one more for the INSERT that brought the cell before, once that has ended.
+    pub fn holds(&self, session: &Session) -> bool {
+        self.upheavals == session.upheavals.get() && matches!(session.db.total_changes() - self.written, 0 | 1)
+    }
+}
+
 /// Room for so many cells is made at once in a new row's clock.
 const ROOM: usize = 16;
 
@@ -34,8 +55,8 @@ pub struct CellMerge<'a> {
     pub table: &'a Table,
     /// Its row's key, internal form.
     pub key: &'a [u8],
-    /// Where the row was when it was inserted, if the cell before did that.
-    pub rowid: &'a Cell<Option<i64>>,
+    /// Where the row is, if a cell before this one inserted it and nobody has written a row since.
+    pub place: &'a Cell<Option<Place>>,
     /// Its row's causal length, which is odd.
     pub cl: u64,
     /// Its column's position.
@@ -94,7 +115,7 @@ impl Session {
     /// `clock` is the row's; none if it is the one that was written last, and stays where it is.
     fn overwrite(&self, merge: &CellMerge<'_>, clock: Option<RowClock>) -> Result<()> {
         let (table, key, cell) = (merge.table, merge.key, &merge.cell);
-        if clock.is_some() || !self.update_at_rowid(merge)? {
+        if clock.is_some() || !self.update_in_place(merge)? {
             self.update_cells(table, key, &[(merge.position, cell.value)])?;
         }
         let in_place = if clock.is_some() { None } else { self.set_in_newest(merge) };
@@ -124,26 +145,21 @@ impl Session {
         Ok(())
     }
 
-    /// Updates the row where the cell before inserted it, which spares the way through the key's index; `false` if it is not
-    /// there, or something refuses the value.
-    fn update_at_rowid(&self, merge: &CellMerge<'_>) -> Result<bool> {
-        let Some(rowid) = merge.rowid.get() else { return Ok(false) };
-        let updated = self.update_cell_at(merge.table, merge.key, rowid, (merge.position, merge.cell.value))?;
-        if !updated {
-            merge.rowid.set(None);
-        }
-        Ok(updated)
-    }
-
-    /// Updates a cell of the row at a rowid, if that is the row; `false` if it is not, or something refuses the value. Not for
-    /// a table with triggers of the user's.
-    fn update_cell_at(&self, table: &Table, key: &[u8], rowid: i64, cell: (usize, ValueRef<'_>)) -> Result<bool> {
+    /// Updates the row where a cell before this one inserted it, which spares the way through the key's index; `false` if that
+    /// place is not known, or something refuses the value. Not for a table with triggers of the user's.
+    fn update_in_place(&self, merge: &CellMerge<'_>) -> Result<bool> {
+        let Some(place) = merge.place.take() else { return Ok(false) };
+        let cell = (merge.position, merge.cell.value);
+        let before = self.upheavals.get();
         let write = || {
-            let mut stmt = self.of_cells(table, RowWrite::UpdateAt, &[cell])?;
-            bind_key(&mut stmt, table, key)?;
-            stmt.execute_lent(table.info.keys.len() + 1, [cell.1, ValueRef::Integer(rowid)].into_iter())
+            merge.table.info.refuse_null([cell])?;
+            let mut stmt = self.of_cells(merge.table, RowWrite::UpdateAt, &[cell])?;
+            stmt.execute_lent(1, [cell.1, ValueRef::Integer(place.rowid)].into_iter())
         };
-        self.tried(self.as_merge(table, key, write)).map(|seen| seen == 1)
+        let updated = self.tried(self.as_merge(merge.table, merge.key, write))? == 1;
+        // A foreign key's action may have moved it at once.
+        merge.place.set(Some(place).filter(|_| updated && self.upheavals.get() == before + 1));
+        Ok(updated)
     }
 
     /// Lists the cell in the clock that was written last, if that is its row's; answers what was listed there.
@@ -169,7 +185,9 @@ impl Session {
         if !is_visible(table, &clock) || !self.insert_if_free(table, key, (merge.position, cell.value))? {
             return Ok(false);
         }
-        merge.rowid.set(table.has_spare_rowid(self.db)?.then(|| self.db.last_insert_rowid()));
+        // What writes a row of a portable table is not told at once.
+        let in_sight = !table.portable && table.has_spare_rowid(self.db)?;
+        merge.place.set(in_sight.then(|| Place::now(self, self.db.last_insert_rowid())));
         self.put_clock_later(table, key, clock, false)?;
         Ok(true)
     }

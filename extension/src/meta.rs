@@ -195,6 +195,7 @@ impl Session {
         if let Some(meta) = self.meta.borrow().as_ref() {
             return Ok(Rc::clone(meta));
         }
+        self.note_uncommitted()?;
         let meta = Rc::new(self.load_meta()?);
         self.meta.replace(Some(Rc::clone(&meta)));
         Ok(meta)

@@ -1,8 +1,8 @@
 //! What a user's trigger makes of a row that a merge writes is overruled: the row's author ran it already (X10).
 
 use crate::catalog::Table;
+use crate::row_sql::RowWrite;
 use crate::session::Session;
-use crate::sqlgen::RowWrite;
 use crate::sqlite::Result;
 use starling_crdt::ValueRef;
 

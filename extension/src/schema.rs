@@ -1,8 +1,9 @@
 //! What a table looks like, read through SQLite (never by searching its SQL text), and whether it can be a CRR.
 
+use crate::row_sql::ROWID;
 use crate::sql_text::has_keyword;
-use crate::sqlgen::{Ident, Literal, MAX_TABLE_ID, ROWID};
-use crate::sqlite::{codes, Db, Error, Result, Stmt};
+use crate::sqlgen::{Ident, Literal, MAX_TABLE_ID};
+use crate::sqlite::{codes, Db, Error, Result, Stmt, ValueRef};
 use starling_crdt::key::MAX_KEY_COLUMNS;
 
 /// SQLite's column affinities.
@@ -62,6 +63,8 @@ pub struct Column {
     pub affinity: Affinity,
     /// NOT NULL without a default: a row cannot be shown before this cell is there.
     pub required: bool,
+    /// NOT NULL, with a default or without.
+    pub not_null: bool,
     /// The text of its DEFAULT clause.
     pub default_sql: Option<String>,
     /// Schema generation in which it came; a base entry of an older generation does not speak for it.
@@ -108,6 +111,22 @@ impl TableInfo {
         self.columns.iter().map(|c| c.id).collect()
     }
 
+    /// Refuses a NULL where there may be none. SQLite does so too, unless the schema says ON CONFLICT IGNORE or REPLACE there: then it
+    /// would write nothing, or the default, and say nothing.
+    ///
+    /// # Errors
+    /// As SQLite words it.
+    pub fn refuse_null<'v>(&self, cells: impl IntoIterator<Item = (usize, ValueRef<'v>)>) -> Result<()> {
+        let null = |(i, value): (usize, ValueRef<'_>)| {
+            self.columns.get(i).filter(|column| column.not_null && matches!(value, ValueRef::Null))
+        };
+        let refused = cells.into_iter().find_map(null);
+        refused.map_or(Ok(()), |column| {
+            let what = format!("NOT NULL constraint failed: {}.{}", self.name, column.name);
+            Err(Error::new(codes::CONSTRAINT_NOTNULL, what))
+        })
+    }
+
     /// As the log names it.
     pub fn log_ref(&self) -> starling_crdt::log_chunk::TableRef {
         starling_crdt::log_chunk::TableRef {
@@ -128,7 +147,6 @@ pub fn real_name(db: Db, name: &str) -> Result<Option<String>> {
 
 struct RawColumn {
     column: Column,
-    not_null: bool,
     pk: i64,
     declared: String,
 }
@@ -163,7 +181,7 @@ pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
         columns: raw
             .iter()
             .filter(|c| c.pk == 0)
-            .map(|c| Column { required: c.not_null && defaults_to_null(&c.column), ..c.column.clone() })
+            .map(|c| Column { required: c.column.not_null && defaults_to_null(&c.column), ..c.column.clone() })
             .collect(),
         schema_order: raw.iter().filter(|c| c.pk == 0).map(|c| c.column.name.clone()).collect(),
         name: real_name,
@@ -191,10 +209,10 @@ fn read_columns(db: Db, name: &str, strict: bool) -> Result<Vec<RawColumn>> {
                 name: text(stmt.column_text(1)),
                 affinity,
                 required: false,
+                not_null: stmt.column_int(3) != 0,
                 default_sql: (!stmt.column_is_null(4)).then(|| text(stmt.column_text(4))),
                 born: 1,
             },
-            not_null: stmt.column_int(3) != 0,
             pk: stmt.column_int(5),
             declared,
         });
@@ -312,7 +330,7 @@ pub fn key_refusal(db: Db, table: &TableInfo) -> Result<Option<String>> {
     }
     if !table.int_key && has_rowid(db, name)? {
         let raw = read_columns(db, name, is_strict(db, name)?)?;
-        if let Some(key) = raw.iter().find(|c| c.pk > 0 && !c.not_null) {
+        if let Some(key) = raw.iter().find(|c| c.pk > 0 && !c.column.not_null) {
             return Ok(Some(format!(
                 "its primary key column {} may be NULL; declare it NOT NULL (rows with a NULL key have no identity)",
                 Ident(&key.column.name)
@@ -381,8 +399,14 @@ fn collation(db: Db, name: &str) -> Result<Option<String>> {
     let Some(index) = key_index(db, name)? else { return Ok(None) };
     let mut stmt = db.prepare(&format!("PRAGMA main.index_xinfo({})", Literal(&index)))?;
     while stmt.step()? {
-        let coll = text(stmt.column_text(4));
-        if stmt.column_int(5) != 0 && !coll.eq_ignore_ascii_case("BINARY") {
+        if stmt.column_int(5) == 0 {
+            continue;
+        }
+        // Statements that name no collation compare by the column's own, whatever the index has.
+        let own = db.column_collation(name, &text(stmt.column_text(2)));
+        let other =
+            [Some(text(stmt.column_text(4))), own].into_iter().flatten().find(|c| !c.eq_ignore_ascii_case("BINARY"));
+        if let Some(coll) = other {
             return Ok(Some(format!(
                 "its key column {} has the collation {coll}: keys that it calls equal would be different keys on other \
                  replicas. Use the BINARY collation for key columns",

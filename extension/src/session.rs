@@ -12,7 +12,7 @@ use crate::log::Tail;
 use crate::mend::Refused;
 use crate::meta::Meta;
 use crate::plain::PlainTables;
-use crate::sqlgen::RowWrite;
+use crate::row_sql::RowWrite;
 use crate::sqlite::{codes, Db, Error, Result, Stmt, ValueRef};
 use crate::statements::QuickHasher;
 pub use crate::statements::{Hot, Sql};
@@ -59,6 +59,8 @@ pub struct Session {
     pub agreed: Cell<Option<i64>>,
     /// The application has set the sync bit by hand: what it writes is not captured.
     pub unwatched: Cell<bool>,
+    /// Grows with whatever may give a row another place: a write of a CRR's row, a transaction's begin, an undoing.
+    pub(crate) upheavals: Cell<u64>,
     /// The row that a merge is writing: its touches are the merge's own.
     pub merging: RefCell<Option<MergingRow>>,
     /// What `merging` uses again from row to row.
@@ -67,6 +69,8 @@ pub struct Session {
     /// one until it has a name of its own.
     pub(crate) as_it_is: Cell<bool>,
     pub(crate) random: Cell<u64>,
+    /// Some of what is known may never be committed.
+    pub(crate) reads_uncommitted: Cell<bool>,
     /// What our last commit left behind.
     pub(crate) known_tail: Cell<Option<LastCommit>>,
     /// The row clocks that live in log records.
@@ -166,10 +170,12 @@ impl Session {
             tx: RefCell::default(),
             agreed: Cell::new(None),
             unwatched: Cell::new(false),
+            upheavals: Cell::new(0),
             merging: RefCell::new(None),
             merging_buffer: Cell::default(),
             as_it_is: Cell::new(false),
             random: Cell::new(0),
+            reads_uncommitted: Cell::new(false),
             known_tail: Cell::new(None),
             young: RefCell::default(),
             clocked: RefCell::default(),
@@ -192,6 +198,11 @@ impl Session {
         let mut tx = self.tx.borrow_mut();
         tx.before_change();
         tx
+    }
+
+    /// Rows may have other places from now on.
+    pub(crate) fn note_upheaval(&self) {
+        self.upheavals.set(self.upheavals.get().wrapping_add(1));
     }
 
     /// Something failed half-way: the transaction can only be rolled back. Where the error has ended it, there is none.
@@ -414,10 +425,10 @@ impl Session {
 
 fn write_row(table: &Table, write: RowWrite, columns: &[usize]) -> String {
     match write {
-        RowWrite::Update => crate::sqlgen::update_row(&table.info, columns),
-        RowWrite::UpdateAt => crate::sqlgen::update_row_at(&table.info, columns),
-        RowWrite::Insert => crate::sqlgen::insert_row(&table.info, columns),
-        RowWrite::Replace => crate::sqlgen::replace_row(&table.info, columns),
+        RowWrite::Update => crate::row_sql::update_row(&table.info, columns),
+        RowWrite::UpdateAt => crate::row_sql::update_row_at(&table.info, columns),
+        RowWrite::Insert => crate::row_sql::insert_row(&table.info, columns),
+        RowWrite::Renew => crate::row_sql::renew_row(&table.info, columns),
     }
 }
 

@@ -357,7 +357,8 @@ fn differs(column: &Column, sink: Sink) -> String {
     format!("{bytes} OR typeof(NEW.{c}) IS NOT typeof(OLD.{c}) OR (NEW.{c} = 0 AND {zeros})")
 }
 
-fn key_match(table: &TableInfo, first: usize) -> String {
+/// The condition that a row has the key in the parameters from `first` on.
+pub fn key_match(table: &TableInfo, first: usize) -> String {
     list(table.keys.iter().enumerate().map(|(i, k)| format!("{} = ?{}", table.of(k), first + i)), " AND ")
 }
 
@@ -415,66 +416,6 @@ pub fn select_keys(table: &TableInfo) -> String {
 /// Whether a row is there.
 pub fn row_exists(table: &TableInfo) -> String {
     format!("SELECT 1 FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
-}
-
-/// How a merge writes cells of a row.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum RowWrite {
-    /// [`update_row`]
-    Update,
-    /// [`update_row_at`]
-    UpdateAt,
-    /// [`insert_row`]
-    Insert,
-    /// [`replace_row`]
-    Replace,
-}
-
-impl RowWrite {
-    /// How many there are.
-    pub const ALL: usize = 4;
-}
-
-/// `INSERT` of keys and the given columns; nothing happens where the key is taken.
-pub fn insert_row(table: &TableInfo, columns: &[usize]) -> String {
-    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
-    format!("INSERT {} ON CONFLICT({keys}) DO NOTHING", into_row(table, columns))
-}
-
-/// As [`insert_row`], in the place of a row that is there.
-pub fn replace_row(table: &TableInfo, columns: &[usize]) -> String {
-    format!("INSERT OR REPLACE {}", into_row(table, columns))
-}
-
-fn into_row(table: &TableInfo, columns: &[usize]) -> String {
-    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
-    let names = columns.iter().filter_map(|i| table.columns.get(*i)).map(|c| format!(", {}", Ident(&c.name)));
-    let slots = list((1..=table.keys.len() + columns.len()).map(|i| format!("?{i}")), ", ");
-    format!("INTO main.{}({keys}{}) VALUES({slots})", Ident(&table.name), list(names, ""))
-}
-
-/// `UPDATE` of the given columns, by key (which comes first in the parameters).
-pub fn update_row(table: &TableInfo, columns: &[usize]) -> String {
-    let first = table.keys.len() + 1;
-    let sets = columns
-        .iter()
-        .filter_map(|i| table.columns.get(*i))
-        .enumerate()
-        .map(|(i, c)| format!("{} = ?{}", Ident(&c.name), first + i));
-    format!("UPDATE main.{} SET {} WHERE {}", Ident(&table.name), list(sets, ", "), key_match(table, 1))
-}
-
-/// As [`update_row`], of a row whose place is known: its rowid is the last parameter. It has its key, or nothing happens.
-pub fn update_row_at(table: &TableInfo, columns: &[usize]) -> String {
-    format!("{} AND {ROWID} = ?{}", update_row(table, columns), table.keys.len() + columns.len() + 1)
-}
-
-/// What a rowid is called in a table that has no column of that name.
-pub const ROWID: &str = "rowid";
-
-/// `DELETE` by key.
-pub fn delete_row(table: &TableInfo) -> String {
-    format!("DELETE FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
 }
 
 #[cfg(test)]

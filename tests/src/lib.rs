@@ -3,6 +3,7 @@
 pub mod disk;
 pub mod fuzz;
 pub mod ledger;
+pub mod pause;
 pub mod puppet;
 pub mod random;
 pub mod records;

@@ -24,6 +24,8 @@ mod forks;
 mod fract;
 #[path = "extension/hazards.rs"]
 mod hazards;
+#[path = "extension/in_the_way.rs"]
+mod in_the_way;
 #[path = "extension/interface.rs"]
 mod interface;
 #[path = "extension/laws.rs"]
@@ -66,6 +68,8 @@ mod relative;
 mod replace;
 #[path = "extension/scopes.rs"]
 mod scopes;
+#[path = "extension/shared_cache.rs"]
+mod shared_cache;
 #[path = "extension/sight.rs"]
 mod sight;
 #[path = "extension/sight_adverse.rs"]

@@ -7,7 +7,7 @@ use crate::apply::MergedEntry;
 use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
 use crate::log::OpenRecord;
-use crate::merge_cell::CellMerge;
+use crate::merge_cell::{CellMerge, Place};
 use crate::nine::NineEntry;
 use crate::session::Session;
 use crate::sqlite::{codes, Args, Error, Result, ValueRef};
@@ -17,7 +17,6 @@ use starling_crdt::ids::{MAX_COUNTER, MAX_JUMP, MAX_SEQ, MAX_VERSION};
 use starling_crdt::log_chunk::Kind;
 use starling_crdt::row_clock::{RowClock, Stamp};
 use starling_crdt::{key, Dot, Origin, SiteId, Value};
-use std::cell::Cell;
 
 /// Entries that wait before they are logged.
 const NINE_MAX: usize = 8 * 1024;
@@ -167,7 +166,11 @@ fn merge(session: &Session, nine: &Nine<'_>, last: Option<LastKey>, columns: Opt
             }
         }
     };
-    let merged = merge_into(session, nine, &table, &key).and_then(|()| mend(session));
+    let merged = merge_into(session, nine, &table, &key);
+    // What is written of the log and of clocks moves no row; what mending writes may.
+    let settled = merged.is_ok() && !session.may_mend();
+    key.place.set(key.place.get().filter(|_| settled).map(|place| Place::now(session, place.rowid)));
+    let merged = merged.and_then(|()| mend(session));
     if merged.is_err() && triggers_saw_it_go(session, nine, &table, &key.key).unwrap_or(true) {
         session.poison();
     }
@@ -196,7 +199,7 @@ fn triggers_saw_it_go(session: &Session, nine: &Nine<'_>, table: &Table, key: &[
 }
 
 fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, last: &LastKey) -> Result<()> {
-    let (key, rowid) = (last.key.as_slice(), &last.rowid);
+    last.place.set(last.place.get().filter(|place| place.holds(session)));
     let tombstone = nine.cl.is_multiple_of(2);
     let sentinel = nine.cid == "-1";
     let position = if sentinel || tombstone { None } else { session.column_meant(table, nine.cid)? };
@@ -204,9 +207,9 @@ fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, last: &LastKey)
         return aside(session, nine, &nine.columns()?, NO_COLUMN);
     }
     let requested = raise_version(session, nine.db_version)?;
-    let merged = merge_at(session, nine, (table, key, rowid), position);
+    let merged = merge_at(session, nine, (table, last), position);
     if matches!(merged, Ok(true)) {
-        session.note_merged(table.info.id, key);
+        session.note_merged(table.info.id, &last.key);
     } else {
         // What changes nothing takes no version.
         let mut tx = session.tx_mut();
@@ -221,9 +224,10 @@ fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, last: &LastKey)
 fn merge_at(
     session: &Session,
     nine: &Nine<'_>,
-    (table, key, rowid): (&Table, &[u8], &Cell<Option<i64>>),
+    (table, last): (&Table, &LastKey),
     position: Option<usize>,
 ) -> Result<bool> {
+    let (key, place) = (last.key.as_slice(), &last.place);
     let tombstone = nine.cl.is_multiple_of(2);
     let there = if position.is_none() && nine.cl == 1 { clock_if_there(session, table, key)? } else { None };
     // Word of a row's existence that comes after cells of the same author says that a key update of that author made the row;
@@ -253,7 +257,7 @@ fn merge_at(
     let converted = session.converted(nine.value, column.affinity)?;
     let value = converted.as_ref().map_or(nine.value, Value::as_ref);
     let cell = IncomingCell { column: column.id, version: nine.col_version, stamp, value };
-    match session.merge_cell(&CellMerge { table, key, rowid, cl: nine.cl, position, cell })? {
+    match session.merge_cell(&CellMerge { table, key, place, cl: nine.cl, position, cell })? {
         Some(entries) => log_all(session, table, key, &entries),
         None => log(session, table, key, [(Kind::Mask, stamp.seq, &[column.id][..])].into_iter()),
     }

@@ -3,6 +3,7 @@
 
 use crate::affinity::{put_canonical, OTHER_KEY};
 use crate::catalog::Table;
+use crate::merge_cell::Place;
 use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::value::Encoded;
@@ -17,8 +18,8 @@ pub struct LastKey {
     packed: Vec<u8>,
     /// Internal form.
     pub key: Vec<u8>,
-    /// The rowid that the row got when the cell before inserted it. Another row may have it by now.
-    pub rowid: Cell<Option<i64>>,
+    /// Where its row is, if a cell before this one inserted it and nobody has written a row since.
+    pub place: Cell<Option<Place>>,
 }
 
 impl LastKey {
@@ -50,8 +51,8 @@ impl LastKey {
             }
             why => why,
         };
-        let rowid = Cell::new(None);
-        Ok(why.map_or_else(|| Ok(Self { table: Rc::clone(table), packed, key, rowid }), Err))
+        let place = Cell::new(None);
+        Ok(why.map_or_else(|| Ok(Self { table: Rc::clone(table), packed, key, place }), Err))
     }
 }
 

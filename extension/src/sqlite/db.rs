@@ -257,6 +257,23 @@ impl Db {
         Ok(state != 0)
     }
 
+    /// The collation that a column of a table of `main` was declared with; none where the library cannot tell, or where there is no such column.
+    pub fn column_collation(&self, table: &str, column: &str) -> Option<String> {
+        // SAFETY: every table of routines reaches this far.
+        let ask = unsafe { (*self.api.routines()).table_column_metadata }?;
+        let (table, column) = (CString::new(table).ok()?, CString::new(column).ok()?);
+        let (table, column) = (table.as_ptr(), column.as_ptr());
+        let mut collation = std::ptr::null();
+        let none = std::ptr::null_mut::<c_int>;
+        let no_type = std::ptr::null_mut();
+        // SAFETY: an open connection, C strings, a place for the answer, and null where nothing is asked for. The answer stays until
+        // the schema changes, which nobody does before it is copied.
+        unsafe {
+            let rc = ask(self.db, c"main".as_ptr(), table, column, no_type, &mut collation, none(), none(), none());
+            (rc == codes::OK && !collation.is_null()).then(|| lossy(collation))
+        }
+    }
+
     /// Whether a schema (`main`, …) is open for reading only; none if there is no such schema.
     pub fn is_readonly(&self, schema: &str) -> Option<bool> {
         let schema = CString::new(schema).ok()?;

@@ -68,6 +68,7 @@ const FENCES: &[&str] = &[
     "sidecar/src/db/register.rs",    // registers the extension with the SQLite in the binary
     "tests/src/site.rs",             // the same for the tests
     "tests/src/shared.rs",           // one connection in many threads
+    "tests/src/pause.rs",            // a virtual table, as SQLite sees it
     "tests/src/disk/vfs.rs",         // a disk that fails, as SQLite sees it
     "tests/src/bin/bench/",          // the same, with and without, to compare
     "docs/examples/rust/",           // what every program must write that loads an extension

@@ -1,0 +1,71 @@
+//! The statements by which a merge writes a row.
+
+use crate::schema::TableInfo;
+use crate::sqlgen::{key_match, list, Ident};
+
+/// How a merge writes cells of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RowWrite {
+    /// [`update_row`]
+    Update,
+    /// [`update_row_at`]
+    UpdateAt,
+    /// [`insert_row`]
+    Insert,
+    /// [`renew_row`]
+    Renew,
+}
+
+impl RowWrite {
+    /// How many there are.
+    pub const ALL: usize = 4;
+}
+
+/// `INSERT` of keys and the given columns; nothing happens where the key is taken.
+pub fn insert_row(table: &TableInfo, columns: &[usize]) -> String {
+    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
+    format!("INSERT {} ON CONFLICT({keys}) DO NOTHING", into_row(table, columns))
+}
+
+/// As [`insert_row`]; a row that is there becomes what the inserted one would be. (A REPLACE would delete other rows too, those that
+/// stand in its way in another UNIQUE index.)
+pub fn renew_row(table: &TableInfo, columns: &[usize]) -> String {
+    if table.columns.is_empty() {
+        return insert_row(table, columns);
+    }
+    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
+    let sets = list(table.columns.iter().map(|c| format!("{0} = excluded.{0}", Ident(&c.name))), ", ");
+    format!("INSERT {} ON CONFLICT({keys}) DO UPDATE SET {sets}", into_row(table, columns))
+}
+
+fn into_row(table: &TableInfo, columns: &[usize]) -> String {
+    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
+    let names = columns.iter().filter_map(|i| table.columns.get(*i)).map(|c| format!(", {}", Ident(&c.name)));
+    let slots = list((1..=table.keys.len() + columns.len()).map(|i| format!("?{i}")), ", ");
+    format!("INTO main.{}({keys}{}) VALUES({slots})", Ident(&table.name), list(names, ""))
+}
+
+/// `UPDATE` of the given columns, by key (which comes first in the parameters).
+pub fn update_row(table: &TableInfo, columns: &[usize]) -> String {
+    format!("{} WHERE {}", set_row(table, columns, table.keys.len() + 1), key_match(table, 1))
+}
+
+/// `UPDATE` of the given columns of the row at a rowid, which is the last parameter.
+pub fn update_row_at(table: &TableInfo, columns: &[usize]) -> String {
+    format!("{} WHERE {ROWID} = ?{}", set_row(table, columns, 1), columns.len() + 1)
+}
+
+/// `UPDATE` of the given columns, without saying of which rows. `first`: the parameter that is the first column's value.
+fn set_row(table: &TableInfo, columns: &[usize], first: usize) -> String {
+    let columns = columns.iter().filter_map(|i| table.columns.get(*i));
+    let sets = (first..).zip(columns).map(|(slot, c)| format!("{} = ?{slot}", Ident(&c.name)));
+    format!("UPDATE main.{} SET {}", Ident(&table.name), list(sets, ", "))
+}
+
+/// What a rowid is called in a table that has no column of that name.
+pub const ROWID: &str = "rowid";
+
+/// `DELETE` by key.
+pub fn delete_row(table: &TableInfo) -> String {
+    format!("DELETE FROM main.{} WHERE {}", Ident(&table.name), key_match(table, 1))
+}
