@@ -28,18 +28,18 @@ impl Session {
 
     /// As [`Session::as_crr`], of a table of `main`. `former`: the CRR in whose place it comes, under another key.
     pub fn as_crr_after(&self, former: Option<u32>, name: &str, wanted: Option<Capture>) -> Result<()> {
-        let found = schema::read(self.db, name)?;
-        let mut info = match found {
-            Some(info) => info,
-            None => return Err(self.no_such_table(name)?),
-        };
-        schema::check(self.db, &info)?;
+        let seen = self.schema_version()?;
+        let mut info = self.fit_table(name)?;
         self.check_encoding()?;
         self.ensure_schema()?;
         self.keeping_rowid(|| {
             self.atomically(|| {
                 // The lock first: a transaction that has read cannot write any more once another has committed.
                 self.join_transaction()?;
+                if self.schema_version()? != seen {
+                    // Another one had it, who may have altered the table.
+                    info = self.fit_table(name)?;
+                }
                 let agreed = self.agrees_with_schema()?;
                 self.become_crr(&mut info, wanted, former)?;
                 if agreed {
@@ -48,6 +48,13 @@ impl Session {
                 Ok(())
             })
         })
+    }
+
+    /// A table of `main` that can be a CRR, as it is.
+    fn fit_table(&self, name: &str) -> Result<TableInfo> {
+        let Some(info) = schema::read(self.db, name)? else { return Err(self.no_such_table(name)?) };
+        schema::check(self.db, &info)?;
+        Ok(info)
     }
 
     fn become_crr(&self, info: &mut TableInfo, wanted: Option<Capture>, former: Option<u32>) -> Result<()> {
@@ -120,16 +127,21 @@ impl Session {
     /// # Errors
     /// There is no such table, or what SQLite says.
     pub fn as_table(&self, name: &str) -> Result<()> {
-        let Some(table) = self.crr_named(name, "crsql_as_table")? else { return Ok(()) };
-        if self.window(table.info.id).is_some() {
-            // It would go on, and be judged by a table that has a catalogue no more.
-            let name = Ident(&table.info.name);
-            return Err(Error::msg(format!(
-                "crsql_as_table: the window of {name} is open; call it after crsql_commit_alter"
-            )));
+        const WHO: &str = "crsql_as_table";
+        if self.crr_named(name, WHO)?.is_none() {
+            return Ok(());
         }
         self.atomically(|| {
             self.join_transaction()?;
+            // Who had the lock before may have altered it.
+            let Some(table) = self.crr_named(name, WHO)? else { return Ok(()) };
+            if self.window(table.info.id).is_some() {
+                // It would go on, and be judged by a table that has a catalogue no more.
+                let name = Ident(&table.info.name);
+                return Err(Error::msg(format!(
+                    "{WHO}: the window of {name} is open; call it after crsql_commit_alter"
+                )));
+            }
             self.flush()?;
             self.disarm(&table.info)?;
             self.retire_inbox(table.info.id)?;

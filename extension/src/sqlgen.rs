@@ -345,16 +345,26 @@ pub fn window_triggers(table: &TableInfo, file: u32) -> Vec<(String, String)> {
 /// (E2), and −0.0 from 0.0 (X15) where a column keeps them apart.
 fn differs(column: &Column, sink: Sink) -> String {
     let c = Ident(&column.name);
-    let bytes = format!("NEW.{c} IS NOT OLD.{c} COLLATE BINARY");
+    let (new, old) = (format!("NEW.{c}"), format!("OLD.{c}"));
+    let zeros = match sink {
+        Sink::Journal(_) => zeros_differ(&new, &old),
+        // No SQL can tell −0.0 from 0.0: to write a zero once more counts as a change.
+        Sink::Inbox => format!("typeof({new}) = 'real'"),
+    };
+    not_same(column, &new, &old, &zeros)
+}
+
+fn zeros_differ(a: &str, b: &str) -> String {
+    format!("starling_zeros_differ({a}, {b})")
+}
+
+/// Whether a value of a column is another one than `b`. `zeros`: whether they are, if both are 0.
+fn not_same(column: &Column, a: &str, b: &str, zeros: &str) -> String {
+    let bytes = format!("{a} IS NOT {b} COLLATE BINARY");
     if !column.untyped() {
         return bytes;
     }
-    let zeros = match sink {
-        Sink::Journal(_) => format!("starling_zeros_differ(NEW.{c}, OLD.{c})"),
-        // No SQL can tell −0.0 from 0.0: to write a zero once more counts as a change.
-        Sink::Inbox => format!("typeof(NEW.{c}) = 'real'"),
-    };
-    format!("{bytes} OR typeof(NEW.{c}) IS NOT typeof(OLD.{c}) OR (NEW.{c} = 0 AND {zeros})")
+    format!("{bytes} OR typeof({a}) IS NOT typeof({b}) OR ({a} = 0 AND {zeros})")
 }
 
 /// The condition that a row has the key in the parameters from `first` on.
@@ -401,7 +411,10 @@ pub fn select_rows(table: &TableInfo) -> String {
 /// `SELECT` of the keys of rows where one of these columns does not hold its default, and for each whether it does not.
 pub fn select_not_default(table: &TableInfo, columns: &[&Column]) -> String {
     let keys = list(table.keys.iter().map(|k| table.of(k)), ", ");
-    let differs = |c: &&Column| format!("({} IS NOT ({}))", table.of(c), c.default_sql.as_deref().unwrap_or("NULL"));
+    let differs = |c: &&Column| {
+        let (value, default) = (table.of(c), format!("({})", c.default_sql.as_deref().unwrap_or("NULL")));
+        format!("({})", not_same(c, &value, &default, &zeros_differ(&value, &default)))
+    };
     let flags = list(columns.iter().map(differs), ", ");
     let any = list(columns.iter().map(differs), " OR ");
     format!("SELECT {keys}, {flags} FROM main.{} WHERE {any} ORDER BY {keys}", Ident(&table.name))

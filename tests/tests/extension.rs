@@ -30,6 +30,8 @@ mod in_the_way;
 mod interface;
 #[path = "extension/laws.rs"]
 mod laws;
+#[path = "extension/meanwhile.rs"]
+mod meanwhile;
 #[path = "extension/mend.rs"]
 mod mend;
 #[path = "extension/mixed.rs"]

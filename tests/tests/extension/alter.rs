@@ -333,6 +333,37 @@ fn a_window_ends_with_its_transaction() {
     assert!(s.db.is_autocommit());
 }
 
+/// A column that is added with a default, and filled with what SQLite calls equal to that: it is another value all the same.
+#[test]
+fn what_only_equals_a_new_column_s_default_is_told() {
+    let all = [
+        ("s TEXT COLLATE NOCASE DEFAULT 'x'", "'X'"),
+        ("s TEXT COLLATE RTRIM DEFAULT 'x'", "'x  '"),
+        ("s DEFAULT 2", "2.0"),
+        ("s DEFAULT 0", "-0.0"),
+        ("s DEFAULT 0.0", "-0.0"),
+        ("s REAL DEFAULT 0", "-0.0"),
+        ("s INTEGER DEFAULT '5'", "5.0"),
+        ("s TEXT DEFAULT 5", "'5'"),
+    ];
+    for ((column, value), rebuilt) in all.into_iter().flat_map(|case| [(case, false), (case, true)]) {
+        let [a, b] = [0; 2].map(|_| Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a)")]));
+        a.exec("INSERT INTO t VALUES(1, 'x')");
+        if rebuilt {
+            a.exec(&format!(
+                "SELECT crsql_begin_alter('t'); CREATE TABLE n(id INTEGER PRIMARY KEY, a, {column}); \
+                 INSERT INTO n SELECT id, a, {value} FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t; \
+                 SELECT crsql_commit_alter('t')"
+            ));
+        } else {
+            a.exec(&format!("ALTER TABLE t ADD COLUMN {column}; UPDATE t SET s = {value}; SELECT starling_resume()"));
+        }
+        b.exec(&format!("ALTER TABLE t ADD COLUMN {column}; SELECT starling_resume()"));
+        b.pull(&a);
+        assert_eq!(b.rows("SELECT s, typeof(s) FROM t"), a.rows("SELECT s, typeof(s) FROM t"), "{column}, {value}");
+    }
+}
+
 #[test]
 fn in_a_rebuild_a_new_column_at_its_default_is_not_taken_for_one_that_went() {
     let s = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER NOT NULL PRIMARY KEY, legacy INTEGER DEFAULT 0)")]);
