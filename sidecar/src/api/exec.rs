@@ -1,6 +1,6 @@
 //! Running a body of SQL as one transaction, and its answer in JSON.
 
-use super::guard::Guard;
+use super::guard::{Asker, Guard};
 use crate::gate::WriteGate;
 use crate::limits::{MAX_RESULT_BYTES, STATEMENT_TIMEOUT};
 use axum::http::StatusCode;
@@ -91,21 +91,23 @@ impl Executor {
         Ok(Self { conn, guard, installed: Instant::now() })
     }
 
-    /// Runs a body. A writing one waits for its turn at the gate first.
+    /// Runs a body. A writing one waits for its turn at the gate first, and runs to its end; one that only reads is given up when nobody
+    /// asks any more.
     ///
     /// # Errors
     /// Nothing of the body was done.
-    pub fn execute(&mut self, sql: &str, gate: &WriteGate) -> Result<Outcome, Refusal> {
+    pub fn execute(&mut self, sql: &str, asker: Asker, gate: &WriteGate) -> Result<Outcome, Refusal> {
         let start = Instant::now();
         self.guard.set_deadline(self.installed.elapsed(), STATEMENT_TIMEOUT);
-        let result = self.attempt(sql, gate, start);
+        let result = self.attempt(sql, asker, gate, start);
         self.guard.clear_deadline();
         roll_back_if_open(&self.conn);
         result.map_err(|stop| self.refusal(sql, stop))
     }
 
-    fn attempt(&self, sql: &str, gate: &WriteGate, start: Instant) -> Result<Outcome, Stop> {
+    fn attempt(&self, sql: &str, asker: Asker, gate: &WriteGate, start: Instant) -> Result<Outcome, Stop> {
         if self.classify(sql)? == Kind::Read {
+            self.guard.run_for(asker);
             self.conn.execute_batch("BEGIN DEFERRED")?;
             let results = self.run(sql)?;
             self.conn.execute_batch("COMMIT")?;

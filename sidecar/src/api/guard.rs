@@ -9,7 +9,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::Connection;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Functions of the extension that may be called; its others change what only the sidecar should.
@@ -81,6 +81,17 @@ const SETTING_PRAGMAS: &[&str] = &["application_id", "encoding", "page_size", "s
 
 const NOTHING_TEMPORARY: &str = "temporary tables, views and triggers; no connection is yours";
 
+/// Who waits for an answer.
+#[derive(Clone, Debug)]
+pub struct Asker(Weak<()>);
+
+impl From<&Arc<()>> for Asker {
+    /// It waits as long as that lives.
+    fn from(here: &Arc<()>) -> Self {
+        Self(Arc::downgrade(here))
+    }
+}
+
 /// The guard of one connection.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
@@ -89,6 +100,7 @@ pub struct Guard {
     denied: Arc<Mutex<Option<String>>>,
     deadline_us: Arc<AtomicU64>,
     timed_out: Arc<AtomicBool>,
+    asker: Arc<Mutex<Option<Asker>>>,
 }
 
 impl Guard {
@@ -107,7 +119,7 @@ impl Guard {
         let epoch = Instant::now();
         let clock = move || u64::try_from(epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
         guard.deadline_us.store(u64::MAX, Ordering::Relaxed);
-        conn.progress_handler(4_000, Some(move || timer.is_late(clock())))?;
+        conn.progress_handler(4_000, Some(move || timer.is_late(clock()) || timer.is_alone()))?;
         Ok(guard)
     }
 
@@ -118,9 +130,20 @@ impl Guard {
         self.deadline_us.store(at, Ordering::Relaxed);
     }
 
+    /// Statements are interrupted, too, once this one does not wait any more.
+    pub fn run_for(&self, asker: Asker) {
+        *self.asker.lock().unwrap_or_else(PoisonError::into_inner) = Some(asker);
+    }
+
     /// Nothing is interrupted any more.
     pub fn clear_deadline(&self) {
         self.deadline_us.store(u64::MAX, Ordering::Relaxed);
+        *self.asker.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn is_alone(&self) -> bool {
+        let asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
+        asker.as_ref().is_some_and(|Asker(here)| here.strong_count() == 0)
     }
 
     /// Whether a statement was interrupted.

@@ -1,6 +1,7 @@
 //! Threads with a connection each, on which statements run.
 
 use super::exec::{Executor, Outcome, Refusal};
+use super::guard::Asker;
 use crate::gate::WriteGate;
 use crate::limits::{API_THREADS, MAX_REQUESTS};
 use crate::mailbox::{Mailbox, Popped};
@@ -15,6 +16,7 @@ pub type OpenConnection = Arc<dyn Fn() -> rusqlite::Result<Connection> + Send + 
 
 struct Job {
     sql: String,
+    asker: Asker,
     answer: oneshot::Sender<Result<Outcome, Refusal>>,
 }
 
@@ -54,8 +56,10 @@ impl Pool {
     pub(super) async fn run(&self, sql: String) -> Result<Outcome, Refusal> {
         let unavailable = |why: &str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why);
         let (answer, answered) = oneshot::channel();
+        // Goes with this future, which the server drops when the client hangs up.
+        let here = Arc::new(());
         self.jobs
-            .push(Job { sql, answer })
+            .push(Job { sql, asker: Asker::from(&here), answer })
             .map_err(|_| unavailable("too many requests at once, or the node is stopping"))?;
         answered.await.unwrap_or_else(|_| Err(unavailable("the node is stopping")))
     }
@@ -72,7 +76,7 @@ impl Pool {
 
 fn run(jobs: &Mailbox<Job>, open: &OpenConnection, gate: &WriteGate) {
     let mut executor = None;
-    while let Popped::Item(Job { sql, answer }) = jobs.pop(None) {
+    while let Popped::Item(Job { sql, asker, answer }) = jobs.pop(None) {
         if answer.is_closed() {
             continue;
         }
@@ -87,7 +91,7 @@ fn run(jobs: &Mailbox<Job>, open: &OpenConnection, gate: &WriteGate) {
             }
         }
         let Some(ready) = executor.as_mut() else { continue };
-        let result = ready.execute(&sql, gate);
+        let result = ready.execute(&sql, asker, gate);
         if result.as_ref().is_err_and(|refusal| refusal.status == StatusCode::INTERNAL_SERVER_ERROR) {
             executor = None;
         }

@@ -3,7 +3,9 @@
 use super::exec::Executor;
 use super::*;
 use crate::gate::WriteGate;
+use rusqlite::functions::FunctionFlags;
 use serde_json::Value;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 fn executor() -> (tempfile::TempDir, Executor) {
@@ -20,15 +22,20 @@ fn executor() -> (tempfile::TempDir, Executor) {
     (dir, Executor::new(conn).unwrap())
 }
 
+fn execute(executor: &mut Executor, sql: &str) -> Result<Outcome, Refusal> {
+    let here = Arc::new(());
+    executor.execute(sql, guard::Asker::from(&here), &WriteGate::default())
+}
+
 fn ok(executor: &mut Executor, sql: &str) -> Value {
-    let outcome = executor.execute(sql, &WriteGate::default()).unwrap_or_else(|r| panic!("{sql}: {}", r.message));
+    let outcome = execute(executor, sql).unwrap_or_else(|r| panic!("{sql}: {}", r.message));
     let json: Value = serde_json::from_str(&outcome.json).unwrap_or_else(|e| panic!("{e}: {}", outcome.json));
     assert!(json["time"].as_f64().is_some_and(|t| t >= 0.0));
     json
 }
 
 fn refused(executor: &mut Executor, sql: &str) -> (u16, String) {
-    match executor.execute(sql, &WriteGate::default()) {
+    match execute(executor, sql) {
         Ok(outcome) => panic!("{sql}: {}", outcome.json),
         Err(refusal) => (refusal.status.as_u16(), refusal.message),
     }
@@ -117,7 +124,7 @@ fn an_ordered_list_is_made_and_written_through_its_view() {
 #[test]
 fn bad_sql_is_refused_with_its_place() {
     let (_dir, mut e) = executor();
-    let refusal = e.execute("SELECT 1;\nSELECT * FRM t", &WriteGate::default()).unwrap_err();
+    let refusal = execute(&mut e, "SELECT 1;\nSELECT * FRM t").unwrap_err();
     assert_eq!(refusal.status.as_u16(), 400);
     assert!(refusal.message.contains("FRM") || refusal.message.contains("syntax error"), "{}", refusal.message);
     let place = refusal.place.expect("a place");
@@ -220,12 +227,24 @@ struct Server {
     _dir: tempfile::TempDir,
     stop: watch::Sender<bool>,
     served: tokio::task::JoinHandle<()>,
+    /// How often the SQL function of this name was called.
+    started: Arc<AtomicUsize>,
 }
 
 async fn server() -> Server {
     let (dir, _) = executor();
     let path = dir.path().join("api.db");
-    let open: OpenConnection = Arc::new(move || rusqlite::Connection::open(&path));
+    let started = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&started);
+    let open: OpenConnection = Arc::new(move || {
+        let conn = rusqlite::Connection::open(&path)?;
+        let counter = Arc::clone(&counter);
+        conn.create_scalar_function(c"started", 0, FunctionFlags::SQLITE_UTF8, move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok(1)
+        })?;
+        Ok(conn)
+    });
     let pool = Arc::new(Pool::start(&open, &Arc::default()).unwrap());
     let listener = TcpListener::from_std(bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
@@ -233,7 +252,7 @@ async fn server() -> Server {
     let requests = Semaphore::new(MAX_REQUESTS);
     let api = Api { pool, access: Access::default(), requests, patience: Duration::from_secs(1) };
     let served = tokio::spawn(serve_api(listener, api, stopped, Duration::from_secs(1)));
-    Server { addr, _dir: dir, stop, served }
+    Server { addr, _dir: dir, stop, served, started }
 }
 
 /// One request over a plain socket; the status line and the body.
@@ -345,4 +364,37 @@ async fn a_connection_is_kept_for_the_next_request_and_a_stop_ends_it() {
     let _ = server.stop.send(true);
     server.served.await.unwrap();
     assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0, "it was not closed");
+}
+
+/// What nobody waits for any more keeps no thread busy, of which there are few: else slow questions of clients that gave up would
+/// keep everybody else waiting until they time out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_question_ends_when_its_client_hangs_up() {
+    use tokio::io::AsyncWriteExt;
+    let server = server().await;
+    let slow = b"WITH RECURSIVE n(i) AS (SELECT started() UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+    let mut asking = Vec::new();
+    for _ in 0..crate::limits::API_THREADS {
+        let mut stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+        let head = format!(
+            "POST /sql HTTP/1.1\r\nHost: {}\r\nContent-Type: application/sql\r\nContent-Length: {}\r\n\r\n",
+            server.addr,
+            slow.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(slow).await.unwrap();
+        asking.push(stream);
+    }
+    let deadline = Instant::now() + STATEMENT_LIMIT / 2;
+    while server.started.load(Ordering::SeqCst) < crate::limits::API_THREADS {
+        assert!(Instant::now() < deadline, "they are not running");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(asking);
+    let start = Instant::now();
+    let (status, _) = ask(server.addr, "POST /sql HTTP/1.1\r\nContent-Type: application/sql", b"SELECT 1").await;
+    assert!(status.contains("200"), "{status}");
+    assert!(start.elapsed() < STATEMENT_LIMIT / 2, "{:?}", start.elapsed());
+    let _ = server.stop.send(true);
+    server.served.await.unwrap();
 }
