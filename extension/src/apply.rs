@@ -330,22 +330,17 @@ impl Session {
         Ok(())
     }
 
-    /// A row in sight begins another lifetime, with these cells and its defaults. Where its new values are refused (by a CHECK,
-    /// say), it must be as it was.
+    /// A row in sight begins another lifetime, with these cells and its defaults. It stays where it is: were it deleted and inserted anew,
+    /// a foreign key would take along what refers to it.
     fn renew_row(&self, table: &Table, key: &[u8], cells: &[(usize, ValueRef<'_>)]) -> Result<()> {
-        // It would fire no DELETE trigger of the application.
-        if !table.portable && !self.has_user_triggers(table)? {
-            return self.as_merge(table, key, || self.run_cells(table, key, RowWrite::Renew, cells)).map(drop);
-        }
-        let before = self.row_values(table, key)?;
-        self.delete_row(table, key)?;
-        self.insert_cells(table, key, cells).inspect_err(|_| {
-            let Some(before) = before.filter(|_| self.tx.borrow().active) else { return };
-            let before: Vec<_> = before.iter().enumerate().map(|(i, value)| (i, value.as_ref())).collect();
-            if self.force_anew(table, key, &before).is_err() {
-                self.poison();
+        let mut values = self.defaults(table)?;
+        for (position, value) in cells {
+            if let Some(slot) = values.get_mut(*position) {
+                *slot = (*value).to_owned();
             }
-        })
+        }
+        let all: Vec<(usize, ValueRef<'_>)> = values.iter().enumerate().map(|(i, value)| (i, value.as_ref())).collect();
+        self.update_cells(table, key, &all)
     }
 
     /// Inserts a row whose key was never seen, all columns given; `false` if the key is taken or a trigger had a hand in it.

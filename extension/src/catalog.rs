@@ -118,6 +118,7 @@ impl Table {
             Sql::SelectBatch => sqlgen::select_batch(&self.info),
             Sql::RowExists => sqlgen::row_exists(&self.info),
             Sql::InsertAll => row_sql::insert_row(&self.info, &(0..self.info.columns.len()).collect::<Vec<_>>()),
+            Sql::Defaults => sqlgen::select_defaults(&self.info),
             Sql::DeleteRow => row_sql::delete_row(&self.info),
             Sql::BlockAt
             | Sql::LowestBlock

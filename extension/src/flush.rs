@@ -96,6 +96,8 @@ impl Session {
             }
             Err(e) => {
                 if tx.active {
+                    // Some of them may be written, and must not be once more.
+                    tx.poisoned = true;
                     tx.nine = entries;
                 }
                 Err(e)
@@ -116,7 +118,7 @@ impl Session {
 
     fn flush_tables(&self, touches: &mut Touches, tables: &mut TouchedTables) -> Result<()> {
         let mut order = touches.by_key();
-        if !order.all_single() && self.leave_out_gone(touches)? {
+        if (!order.all_single() || !self.knows_touched(touches)?) && self.leave_out_gone(touches)? {
             order = touches.by_key();
         }
         let record = self.open_local()?;

@@ -66,6 +66,8 @@ pub struct Touches {
 #[derive(Clone, Debug)]
 struct Mark {
     id: i32,
+    /// SQLite has given out its number again.
+    twice: bool,
     len: usize,
     next_seq: u64,
     flushes: u64,
@@ -81,6 +83,8 @@ pub struct Journal {
     /// Flushes in this transaction.
     flushes: u64,
     marks: Vec<Mark>,
+    /// Every savepoint of this transaction from this number on was told, whether it is still open or not.
+    told: Option<i32>,
 }
 
 impl Touches {
@@ -262,11 +266,28 @@ impl Journal {
         }
     }
 
-    /// xSavepoint
+    /// xSavepoint. Where BEGIN finds a statement unfinished, SQLite numbers savepoints anew from 0, and gives out numbers that are still
+    /// open. It goes by the older mark then (pager.c, `sqlite3PagerOpenSavepoint`), and so do we.
     pub fn savepoint(&mut self, id: i32) {
-        self.marks.retain(|m| m.id < id);
-        let (len, next_seq, flushes) = (self.now.len(), self.next_seq, self.flushes);
-        self.marks.push(Mark { id, len, next_seq, flushes, saved: None });
+        let now = (self.now.len(), self.next_seq, self.flushes);
+        if self.marks.last().is_some_and(|mark| mark.id >= id) {
+            self.told = self.told.map(|told| told.min(id));
+            // It tells of a statement's savepoint once for each file that this writes to.
+            let is_other = |mark: &&mut Mark| mark.id == id && (mark.len, mark.next_seq, mark.flushes) != now;
+            self.marks.iter_mut().filter(is_other).for_each(|mark| mark.twice = true);
+            return;
+        }
+        self.told.get_or_insert(id);
+        let (len, next_seq, flushes) = now;
+        self.marks.push(Mark { id, twice: false, len, next_seq, flushes, saved: None });
+    }
+
+    /// Whether a rollback to this savepoint undoes what whoever asks for it means. If not it undoes more, or nothing.
+    pub fn is_sure_of(&self, id: i32) -> bool {
+        match self.marks.iter().find(|mark| mark.id == id) {
+            Some(mark) => !mark.twice,
+            None => self.told.is_none_or(|told| id < told),
+        }
     }
 
     /// xRelease
@@ -305,6 +326,7 @@ impl Journal {
     /// The transaction is over.
     pub fn end(&mut self) {
         self.marks.clear();
+        self.told = None;
         self.next_seq = 0;
         self.flushes = 0;
         if self.now.touches.capacity() > 4096 {

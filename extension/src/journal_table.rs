@@ -139,9 +139,14 @@ impl VTab for JournalTable {
         self.session.forget_plain();
         self.session.doubt_catalog();
         self.session.doubt_refused_since();
+        let sure = self.session.journal.borrow().is_sure_of(n);
         self.session.journal.borrow_mut().rollback_to(n);
         self.session.tx.borrow_mut().rollback_to(n);
         self.session.meta.replace(None);
+        if !sure {
+            // SQLite has undone other statements than the one that failed, or not this one: better a COMMIT that fails.
+            self.session.poison();
+        }
         Ok(())
     }
 }

@@ -12,30 +12,17 @@ pub enum RowWrite {
     UpdateAt,
     /// [`insert_row`]
     Insert,
-    /// [`renew_row`]
-    Renew,
 }
 
 impl RowWrite {
     /// How many there are.
-    pub const ALL: usize = 4;
+    pub const ALL: usize = 3;
 }
 
 /// `INSERT` of keys and the given columns; nothing happens where the key is taken.
 pub fn insert_row(table: &TableInfo, columns: &[usize]) -> String {
     let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
-    format!("INSERT {} ON CONFLICT({keys}) DO NOTHING", into_row(table, columns))
-}
-
-/// As [`insert_row`]; a row that is there becomes what the inserted one would be. (A REPLACE would delete other rows too, those that
-/// stand in its way in another UNIQUE index.)
-pub fn renew_row(table: &TableInfo, columns: &[usize]) -> String {
-    if table.columns.is_empty() {
-        return insert_row(table, columns);
-    }
-    let keys = list(table.keys.iter().map(|k| Ident(&k.name)), ", ");
-    let sets = list(table.columns.iter().map(|c| format!("{0} = excluded.{0}", Ident(&c.name))), ", ");
-    format!("INSERT {} ON CONFLICT({keys}) DO UPDATE SET {sets}", into_row(table, columns))
+    format!("INSERT {}{} ON CONFLICT({keys}) DO NOTHING", or(table), into_row(table, columns))
 }
 
 fn into_row(table: &TableInfo, columns: &[usize]) -> String {
@@ -59,7 +46,17 @@ pub fn update_row_at(table: &TableInfo, columns: &[usize]) -> String {
 fn set_row(table: &TableInfo, columns: &[usize], first: usize) -> String {
     let columns = columns.iter().filter_map(|i| table.columns.get(*i));
     let sets = (first..).zip(columns).map(|(slot, c)| format!("{} = ?{slot}", Ident(&c.name)));
-    format!("UPDATE main.{} SET {}", Ident(&table.name), list(sets, ", "))
+    format!("UPDATE {}main.{} SET {}", or(table), Ident(&table.name), list(sets, ", "))
+}
+
+/// What is refused is to be known: another clause of the schema's would leave it out in silence, or another row. (It would hold for what
+/// the application's triggers write, too, so it stands only where it must.)
+fn or(table: &TableInfo) -> &'static str {
+    if table.settles_conflicts {
+        "OR ABORT "
+    } else {
+        ""
+    }
 }
 
 /// What a rowid is called in a table that has no column of that name.

@@ -1,6 +1,7 @@
 //! Rows on disk, by key, and the values that are kept aside because their row cannot be shown.
 
 use crate::catalog::Table;
+use crate::schema::Column;
 use crate::session::{corrupt, Cached, Session, Sql};
 use crate::sqlgen::BATCH;
 use crate::sqlite::{codes, Error, Result, Stmt};
@@ -57,6 +58,20 @@ impl Session {
             return Ok(None);
         }
         Ok(Some((0..table.info.columns.len()).map(|i| get.column(i).to_owned()).collect()))
+    }
+
+    /// What a row has in the columns that nobody gives a value, in column order.
+    pub fn defaults(&self, table: &Table) -> Result<Vec<Value>> {
+        if table.info.columns.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut get = self.of_table(Sql::Defaults, table)?;
+        get.step()?;
+        let stored = |(i, column): (usize, &Column)| {
+            let value = get.column(i);
+            Ok(self.converted(value, column.affinity)?.unwrap_or_else(|| value.to_owned()))
+        };
+        table.info.columns.iter().enumerate().map(stored).collect()
     }
 
     /// Whether a row holds these values already.

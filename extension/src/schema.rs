@@ -72,6 +72,11 @@ pub struct Column {
 }
 
 impl Column {
+    /// The expression that gives the value of a cell that nobody gave one.
+    pub fn default(&self) -> &str {
+        self.default_sql.as_deref().unwrap_or("NULL")
+    }
+
     /// Whether 1 and 1.0 can both be stored.
     pub fn untyped(&self) -> bool {
         self.affinity == Affinity::None
@@ -98,6 +103,8 @@ pub struct TableInfo {
     /// BEFORE triggers tell which row is overwritten: the key's own conflict clause is REPLACE, which shows to nobody else, or
     /// the way of capture is [`crate::portable::Capture::Exact`].
     pub tells_overwritten: bool,
+    /// A UNIQUE constraint besides the key, which a rebuild may have brought, may have a conflict clause of its own.
+    pub settles_conflicts: bool,
 }
 
 impl TableInfo {
@@ -177,6 +184,7 @@ pub fn read(db: Db, name: &str) -> Result<Option<TableInfo>> {
         int_key: rowid_key && key_index(db, &real_name)?.is_none(),
         // SQLite tells a conflict clause nowhere but in the schema's text.
         tells_overwritten: has_keyword(&sql, "REPLACE"),
+        settles_conflicts: has_keyword(&sql, "CONFLICT") && other_unique(db, &real_name)?.is_some(),
         keys: keys.iter().map(|c| c.column.clone()).collect(),
         columns: raw
             .iter()

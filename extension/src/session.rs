@@ -428,7 +428,6 @@ fn write_row(table: &Table, write: RowWrite, columns: &[usize]) -> String {
         RowWrite::Update => crate::row_sql::update_row(&table.info, columns),
         RowWrite::UpdateAt => crate::row_sql::update_row_at(&table.info, columns),
         RowWrite::Insert => crate::row_sql::insert_row(&table.info, columns),
-        RowWrite::Renew => crate::row_sql::renew_row(&table.info, columns),
     }
 }
 

@@ -75,6 +75,21 @@ pub fn has_keyword(sql: &str, keyword: &str) -> bool {
     tokens(sql).iter().any(|t| t.text.eq_ignore_ascii_case(keyword))
 }
 
+/// Whether an expression may come to another value another time: it calls a function, or asks for the time.
+pub fn may_vary(expression: &str) -> bool {
+    let tokens = tokens(expression);
+    let is = |token: &Token<'_>, words: &[&str]| words.iter().any(|word| token.text.eq_ignore_ascii_case(word));
+    let is_call = |pair: &[Token<'_>]| {
+        let [name, open] = pair else { return false };
+        let named = name.text.bytes().next().is_some_and(|b| is_word(b) || matches!(b, b'"' | b'`' | b'['));
+        open.text == "("
+            && named
+            && !is(name, &["CAST", "IN", "NOT", "AND", "OR", "CASE", "WHEN", "THEN", "ELSE", "BETWEEN", "LIKE"])
+    };
+    tokens.iter().any(|t| is(t, &["CURRENT_TIME", "CURRENT_DATE", "CURRENT_TIMESTAMP"]))
+        || tokens.windows(2).any(is_call)
+}
+
 /// The first word or quoted name of a text, as it stands there.
 pub fn first_token(sql: &str) -> Option<&str> {
     tokens(sql).first().map(|t| t.text)
@@ -169,6 +184,20 @@ pub fn create_table(sql: &str) -> Option<CreateTable<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_calls_a_function_may_vary() {
+        for constant in
+            ["", "1", "-1.5", "'now()'", "(2 * (3 + 4))", "CAST('5' AS INT)", "('current_date')", "x'00'", "NULL"]
+        {
+            assert!(!may_vary(constant), "{constant}");
+        }
+        for varying in
+            ["current_timestamp", "(unixepoch())", "(1 + random ())", "(\"lower\"('X'))", "datetime/**/('now')"]
+        {
+            assert!(may_vary(varying), "{varying}");
+        }
+    }
 
     #[test]
     fn the_table_that_a_statement_writes_to_is_told_and_no_other() {

@@ -2,6 +2,7 @@
 
 use crate::inbox::{inbox_name, InboxTag, MAX_MASK_BIT};
 use crate::schema::{Column, TableInfo};
+use crate::sql_text::may_vary;
 use std::fmt;
 
 /// The journal's virtual table. Its name is what a program without the extension reads ("no such table: main.…"), so it
@@ -178,12 +179,39 @@ impl<'t> Templates<'t> {
     }
 
     fn keys(&self, row: &str) -> String {
-        let columns = list(self.table.keys.iter().map(|k| format!("{row}.{}", Ident(&k.name))), ", ");
+        self.key_of(|k| format!("{row}.{}", Ident(&k.name)))
+    }
+
+    /// The key of a row as it is told, out of its columns' values.
+    fn key_of(&self, value: impl Fn(&Column) -> String) -> String {
+        let columns = list(self.table.keys.iter().map(value), ", ");
         if self.packed {
             format!("crsql_pack_columns({columns})")
         } else {
             columns
         }
+    }
+
+    /// The condition that a row has the key that NEW will have. A REPLACE makes the default of a NULL, after BEFORE triggers.
+    fn matches_new(&self) -> String {
+        let new = |k: &Column| match self.has_given_default(k) {
+            true => format!("coalesce(NEW.{}, ({}))", Ident(&k.name), k.default()),
+            false => format!("NEW.{}", Ident(&k.name)),
+        };
+        list(self.table.keys.iter().map(|k| format!("{} = {}", Ident(&k.name), new(k))), " AND ")
+    }
+
+    /// The key of that row, as it is stored.
+    fn keys_before(&self) -> String {
+        let from = Ident(&self.table.name);
+        self.key_of(|k| match self.has_given_default(k) {
+            true => format!("(SELECT {} FROM {from} WHERE {})", Ident(&k.name), self.matches_new()),
+            false => format!("NEW.{}", Ident(&k.name)),
+        })
+    }
+
+    fn has_given_default(&self, key: &Column) -> bool {
+        !self.table.int_key && key.default_sql.is_some() && !may_vary(key.default())
     }
 
     /// The names by which a statement can set the key: only then need its triggers run.
@@ -211,7 +239,8 @@ impl<'t> Templates<'t> {
             ("new_keys", self.keys("NEW")),
             ("old_keys", self.keys("OLD")),
             ("same_key", list(table.keys.iter().map(|k| format!("NOT ({})", differs(k, self.sink))), " AND ")),
-            ("match_new", list(table.keys.iter().map(|k| format!("{0} = NEW.{0}", Ident(&k.name))), " AND ")),
+            ("match_new", self.matches_new()),
+            ("keys_before", self.keys_before()),
             ("delete_tag", self.tag(TagOp::Delete, 0)),
             ("insert_tag", self.tag(TagOp::Move, 0)),
         ];
@@ -411,13 +440,22 @@ pub fn select_rows(table: &TableInfo) -> String {
 /// `SELECT` of the keys of rows where one of these columns does not hold its default, and for each whether it does not.
 pub fn select_not_default(table: &TableInfo, columns: &[&Column]) -> String {
     let keys = list(table.keys.iter().map(|k| table.of(k)), ", ");
-    let differs = |c: &&Column| {
-        let (value, default) = (table.of(c), format!("({})", c.default_sql.as_deref().unwrap_or("NULL")));
-        format!("({})", not_same(c, &value, &default, &zeros_differ(&value, &default)))
+    let differs = |c: &&Column| match c.default() {
+        // Elsewhere it comes to something else.
+        default if may_vary(default) => "1".to_string(),
+        default => {
+            let (value, default) = (table.of(c), format!("({default})"));
+            format!("({})", not_same(c, &value, &default, &zeros_differ(&value, &default)))
+        }
     };
     let flags = list(columns.iter().map(differs), ", ");
     let any = list(columns.iter().map(differs), " OR ");
     format!("SELECT {keys}, {flags} FROM main.{} WHERE {any} ORDER BY {keys}", Ident(&table.name))
+}
+
+/// `SELECT` of all columns' defaults.
+pub fn select_defaults(table: &TableInfo) -> String {
+    format!("SELECT {}", list(table.columns.iter().map(|c| format!("({})", c.default())), ", "))
 }
 
 /// `SELECT` of all keys.

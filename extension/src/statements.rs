@@ -17,6 +17,8 @@ pub enum Sql {
     /// Per table: the whole row.
     InsertAll,
     /// Per table.
+    Defaults,
+    /// Per table.
     DeleteRow,
     /// Per table: the clock block that a key belongs to.
     BlockAt,

@@ -83,6 +83,17 @@ impl Session {
         Ok(!gone.is_empty())
     }
 
+    /// Whether the tables of all touches are there, as far as the catalogue knows: it may be one of before a DROP.
+    pub fn knows_touched(&self, touches: &Touches) -> Result<bool> {
+        let mut last = None;
+        for table in (0..touches.len()).filter_map(|i| touches.get(i)).map(|t| t.table) {
+            if last.replace(table) != Some(table) && self.table_of_touches(table)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether a touch inserts a row, not over another one, that is pristine without a look at its clock.
     pub fn inserts_pristine(&self, touched: &Touched, kind: TouchKind, key: &[u8]) -> Result<bool> {
         let simple = matches!(kind, TouchKind::Insert { replace: false, moved: false });

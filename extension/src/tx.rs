@@ -179,10 +179,11 @@ impl TxState {
         }
     }
 
-    /// xSavepoint
+    /// xSavepoint. One that is open already stays as it is, as [`crate::journal::Journal::savepoint`] says.
     pub fn savepoint(&mut self, id: i32) {
-        self.saved.retain(|(n, _)| *n < id);
-        self.saved.push((id, None));
+        if self.saved.last().is_none_or(|(n, _)| *n < id) {
+            self.saved.push((id, None));
+        }
     }
 
     /// xRelease

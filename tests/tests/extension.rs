@@ -80,6 +80,8 @@ mod sight_adverse;
 mod threads;
 #[path = "extension/transparency.rs"]
 mod transparency;
+#[path = "extension/unfinished.rs"]
+mod unfinished;
 #[path = "extension/upkeep.rs"]
 mod upkeep;
 #[path = "extension/windows.rs"]

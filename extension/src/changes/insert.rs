@@ -171,9 +171,6 @@ fn merge(session: &Session, nine: &Nine<'_>, last: Option<LastKey>, columns: Opt
     let settled = merged.is_ok() && !session.may_mend();
     key.place.set(key.place.get().filter(|_| settled).map(|place| Place::now(session, place.rowid)));
     let merged = merged.and_then(|()| mend(session));
-    if merged.is_err() && triggers_saw_it_go(session, nine, &table, &key.key).unwrap_or(true) {
-        session.poison();
-    }
     session.last_key.set(Some(key));
     merged
 }
@@ -185,17 +182,6 @@ fn mend(session: &Session) -> Result<()> {
     }
     session.flush()?;
     session.mend().map(drop).inspect_err(|_| session.poison())
-}
-
-/// Whether the row of a cell that was refused went for a moment, for its next lifetime: it is there again, but what the
-/// application's triggers made of that is not undone, as it must be where a statement fails.
-#[cold]
-fn triggers_saw_it_go(session: &Session, nine: &Nine<'_>, table: &Table, key: &[u8]) -> Result<bool> {
-    if nine.cl.is_multiple_of(2) || !session.tx.borrow().active || !session.has_user_triggers(table)? {
-        return Ok(false);
-    }
-    let local = session.local_row(table, key, true)?;
-    Ok(local.visible && local.clock.is_some_and(|clock| clock.cl < nine.cl))
 }
 
 fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, last: &LastKey) -> Result<()> {

@@ -85,10 +85,12 @@ impl Session {
     /// # Errors
     /// No such table or column, an order column that cannot hold keys in their order, or a name that is taken.
     fn order_table(&self, table: &str, order: &str, lists: &[String]) -> Result<()> {
-        let found = crate::schema::read(self.db, table)?;
-        let info = found.ok_or_else(|| Error::msg(format!("{CALL}: no such table: {table}")))?;
-        let list = List::new(self.db, &info, order, lists)?;
         self.atomically(|| {
+            // The lock first: whoever waits for it finds the table as it is then.
+            self.join_transaction()?;
+            let found = crate::schema::read(self.db, table)?;
+            let info = found.ok_or_else(|| Error::msg(format!("{CALL}: no such table: {table}")))?;
+            let list = List::new(self.db, &info, order, lists)?;
             self.key_rows_without_key(&info, &list)?;
             self.ensure_schema()?;
             self.refresh()?;

@@ -447,3 +447,26 @@ fn what_is_merged_while_triggers_are_off_is_logged_all_the_same() {
         assert_eq!(last.changes(), from.changes());
     }
 }
+
+#[test]
+fn a_table_that_is_written_and_dropped_in_one_transaction_is_in_nobodys_way() {
+    for rest in [
+        "CREATE TABLE u(id INTEGER PRIMARY KEY, a); SELECT crsql_as_crr('u'); INSERT INTO u VALUES(1, 'z')",
+        "SAVEPOINT s; ROLLBACK TO s",
+        "SELECT crsql_begin_alter('o'); ALTER TABLE o ADD COLUMN n; SELECT crsql_commit_alter('o')",
+        "SELECT count(*) FROM crsql_changes; INSERT INTO o VALUES(1, 2)",
+    ] {
+        let site = Site::memory().with(&[
+            ("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a)"),
+            ("o", "CREATE TABLE o(id INTEGER PRIMARY KEY, a)"),
+        ]);
+        site.exec("INSERT INTO t VALUES(1, 'x'); BEGIN; UPDATE t SET a = 'y'; DROP TABLE t");
+        site.exec(rest);
+        site.exec("COMMIT");
+        assert_eq!(site.one::<i64>("SELECT count(*) FROM sqlite_master WHERE name = 't'"), 0, "{rest}");
+        site.exec("INSERT INTO o(id, a) VALUES(7, 'goes on')");
+        let peer = Site::memory().with(&[("o", "CREATE TABLE o(id INTEGER PRIMARY KEY, a)")]);
+        peer.pull(&site);
+        assert_eq!(peer.rows("SELECT id, a FROM o WHERE id = 7"), ["7|'goes on'"], "{rest}");
+    }
+}

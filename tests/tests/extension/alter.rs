@@ -364,6 +364,30 @@ fn what_only_equals_a_new_column_s_default_is_told() {
     }
 }
 
+/// Each node would fill it with a value of its own.
+#[test]
+fn a_new_column_whose_default_is_another_everywhere_is_told_of_every_row() {
+    let [a, b] = [0; 2].map(|_| Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a)")]));
+    a.exec("INSERT INTO t VALUES(1, 'x'), (2, 'y')");
+    b.pull(&a);
+    for (site, second) in [(&a, 1), (&b, 2)] {
+        site.exec(&format!(
+            "SELECT crsql_begin_alter('t'); \
+             CREATE TABLE n(id INTEGER PRIMARY KEY, a, made TEXT DEFAULT CURRENT_TIMESTAMP, at TEXT DEFAULT 'constant'); \
+             INSERT INTO n SELECT id, a, datetime({second}, 'unixepoch'), 'constant' FROM t WHERE id = 1; \
+             INSERT INTO n(id, a) SELECT id, a FROM t WHERE id = 2; \
+             DROP TABLE t; ALTER TABLE n RENAME TO t; SELECT crsql_commit_alter('t')"
+        ));
+        let told = site.rows("SELECT cid, count(*) FROM crsql_changes WHERE cid IN ('made', 'at') GROUP BY cid");
+        assert_eq!(told, ["'made'|2"]);
+    }
+    for _ in 0..2 {
+        a.pull(&b);
+        b.pull(&a);
+    }
+    assert_eq!(a.rows("SELECT * FROM t"), b.rows("SELECT * FROM t"));
+}
+
 #[test]
 fn in_a_rebuild_a_new_column_at_its_default_is_not_taken_for_one_that_went() {
     let s = Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER NOT NULL PRIMARY KEY, legacy INTEGER DEFAULT 0)")]);

@@ -88,3 +88,64 @@ fn a_null_is_refused_cell_by_cell_too() {
         assert_eq!(b.rows("SELECT * FROM t"), ["1|'v'|'1'"]);
     }
 }
+
+#[test]
+fn a_unique_constraint_that_a_rebuild_brought_leaves_nothing_out_whatever_its_clause() {
+    for clause in ["", "ON CONFLICT IGNORE", "ON CONFLICT REPLACE", "ON CONFLICT ROLLBACK", "ON CONFLICT FAIL"] {
+        let (a, b, c) = (site(PLAIN), site(PLAIN), site(PLAIN));
+        b.exec(&format!(
+            "INSERT INTO t VALUES(1, 'x', 'own'); DROP TABLE t; \
+             CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE {clause}, b TEXT); INSERT INTO t VALUES(1, 'x', 'own'); \
+             SELECT starling_resume()"
+        ));
+        a.exec("INSERT INTO t VALUES(2, 'x', 'other'), (3, 'y', 'third')");
+        b.pull(&a);
+        assert_eq!(b.rows("SELECT * FROM t"), ["1|'x'|'own'", "3|'y'|'third'"], "{clause}");
+        assert!(waiting(&b) > 0, "{clause}");
+        a.exec("UPDATE t SET a = 'x' WHERE id = 3");
+        b.pull(&a);
+        assert_eq!(b.rows("SELECT a FROM t WHERE id = 3"), ["'y'"], "{clause}");
+        c.pull(&b);
+        assert_eq!(c.rows("SELECT * FROM t"), ["1|'x'|'own'", "2|'x'|'other'", "3|'x'|'third'"], "{clause}");
+        let refused =
+            b.refused("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(3), 'a', 'x', 9, 9, x'0b', 1, 0)");
+        assert!(refused.contains("UNIQUE constraint failed: t.a"), "{clause}: {refused}");
+    }
+}
+
+/// SQLite makes a key's default of the NULL that a REPLACE gives it, after BEFORE triggers have run.
+#[test]
+fn a_replace_whose_key_is_a_default_tells_the_row_that_it_overwrites() {
+    // Columns, those that an INSERT names besides the first key column, and their values.
+    for (columns, others, values) in [
+        ("k TEXT NOT NULL DEFAULT 'd' PRIMARY KEY, a)", "", ""),
+        ("k TEXT NOT NULL DEFAULT 5 PRIMARY KEY ON CONFLICT REPLACE, a)", "", ""),
+        ("k TEXT NOT NULL DEFAULT 'd', l NOT NULL DEFAULT 1, a, PRIMARY KEY(k, l))", "l, ", "3, "),
+        (
+            "k NOT NULL DEFAULT 2, l, m, n, o, a, PRIMARY KEY(k, l, m, n, o)) WITHOUT ROWID",
+            "l, m, n, o, ",
+            "1, 2, 3, 4, ",
+        ),
+    ] {
+        for capture in ["native", "exact", "portable"] {
+            let [writer, peer, nine] = [0; 3].map(|_| Site::memory());
+            for site in [&writer, &peer, &nine] {
+                site.exec(&format!("CREATE TABLE t({columns}; SELECT crsql_as_crr('t', '{capture}')"));
+            }
+            for step in [
+                format!("INSERT INTO t({others}a) VALUES({values}'first')"),
+                format!("INSERT OR REPLACE INTO t(k, {others}a) VALUES(NULL, {values}'aaa')"),
+                format!("INSERT INTO t(k, {others}a) VALUES('z', {values}'other')"),
+                "UPDATE OR REPLACE t SET k = NULL WHERE k = 'z'".to_string(),
+            ] {
+                writer.exec(&step);
+                peer.pull(&writer);
+                nine.pull_nine(&writer, |_| {});
+                for site in [&peer, &nine] {
+                    assert_eq!(site.rows("SELECT * FROM t"), writer.rows("SELECT * FROM t"), "{capture}: {step}");
+                }
+                assert_eq!(peer.changes(), writer.changes(), "{capture}: {step}");
+            }
+        }
+    }
+}

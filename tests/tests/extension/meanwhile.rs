@@ -4,11 +4,14 @@ use starling_tests::site::{open, Site};
 use starling_tests::wait::until;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 /// How often somebody was told that the file is locked.
 static WAITED: AtomicUsize = AtomicUsize::new(0);
+/// One at a time, as they share the counter.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn waits(_: i32) -> bool {
     WAITED.fetch_add(1, Ordering::SeqCst);
@@ -18,6 +21,7 @@ fn waits(_: i32) -> bool {
 
 /// Runs a call of another connection's, which waits for the lock that `a` holds for this migration.
 fn call_while_locked(a: &Site, path: &Path, migration: &str, call: &'static str) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let before = WAITED.load(Ordering::SeqCst);
     a.exec(&format!("BEGIN IMMEDIATE; {migration}"));
     let path = path.to_path_buf();
@@ -54,4 +58,14 @@ fn a_table_that_is_altered_while_a_call_waits_for_the_lock_is_armed_as_it_is_the
             1 + i64::from(!update.contains('c'))
         });
     }
+}
+
+#[test]
+fn a_list_is_ordered_once_the_lock_is_free() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    let a = Site::file(&path).with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a, place TEXT)")]);
+    a.exec("INSERT INTO t VALUES(1, 1, 'x')");
+    call_while_locked(&a, &path, "INSERT INTO t VALUES(2, 2, 'y')", "SELECT crsql_fract_as_ordered('t', 'place')");
+    assert_eq!(a.one::<i64>("SELECT count(*) FROM t WHERE starling_fract_is_key(place)"), 2);
 }

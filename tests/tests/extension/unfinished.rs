@@ -1,0 +1,111 @@
+//! Statements that are not read to their end, around BEGIN: SQLite numbers their savepoints anew, and mixes them up.
+
+use rusqlite::Connection;
+use starling_tests::site::Site;
+
+const T: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)";
+const ROWS: &str = "INSERT INTO t VALUES(1, 1, 0), (2, 1, 0), (3, 1, 0), (8, 1, 0), (9, 1, 0)";
+
+fn site() -> Site {
+    let site = Site::memory().with(&[("t", T)]);
+    site.exec(ROWS);
+    site
+}
+
+/// Runs `then` while a SELECT and this statement have given one row each; both are finished before the COMMIT.
+fn with_unfinished(db: &Connection, sql: &str, then: impl FnOnce()) -> rusqlite::Result<()> {
+    let mut reader = db.prepare("SELECT * FROM sqlite_master").expect("it compiles");
+    let mut reading = reader.query([]).expect("it runs");
+    reading.next().expect("it reads").expect("there is a row");
+    let mut writer = db.prepare(sql).expect("it compiles");
+    let mut writing = writer.query([]).expect("it runs");
+    writing.next().expect("it writes").expect("there is a row");
+    db.execute_batch("BEGIN").expect("it begins");
+    then();
+    drop(writing);
+    drop(reading);
+    db.execute_batch("COMMIT")
+}
+
+#[test]
+fn what_sqlite_undoes_with_a_failed_statement_of_another_is_not_lost_in_silence() {
+    for unfinished in
+        ["UPDATE t SET a = a + 1 WHERE id < 4 RETURNING id", "INSERT INTO t VALUES(40, 1, 0), (41, 1, 0) RETURNING id"]
+    {
+        let site = site();
+        let committed = with_unfinished(&site.db, unfinished, || {
+            site.exec("DELETE FROM t WHERE id = 8");
+            site.refused("INSERT INTO t VALUES(30, 0, 0), (9, 0, 0)");
+        });
+        let error = committed.expect_err("SQLite has undone the DELETE too").to_string();
+        assert!(error.contains("can only be rolled back"), "{error}");
+        let peer = Site::memory().with(&[("t", T)]);
+        peer.pull(&site);
+        assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"), "nothing is told that did not happen");
+    }
+}
+
+#[test]
+fn where_no_statement_fails_all_of_it_is_told() {
+    let site = site();
+    let unfinished = "UPDATE t SET a = a + 1 WHERE id < 4 RETURNING id";
+    with_unfinished(&site.db, unfinished, || site.exec("DELETE FROM t WHERE id = 8; UPDATE t SET b = 1 WHERE id > 2"))
+        .expect("it is committed");
+    assert_eq!(site.rows("SELECT * FROM t"), ["1|2|0", "2|2|0", "3|2|1", "9|1|1"]);
+    let peer = Site::memory().with(&[("t", T)]);
+    peer.pull(&site);
+    assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"));
+}
+
+#[test]
+fn a_failed_statement_within_savepoints_undoes_itself_alone() {
+    let site = site();
+    site.exec("BEGIN; UPDATE t SET a = 5 WHERE id = 1; SAVEPOINT x; DELETE FROM t WHERE id = 8");
+    site.refused("INSERT INTO t VALUES(30, 0, 0), (9, 0, 0)");
+    site.exec(
+        "SAVEPOINT y; UPDATE t SET a = 6 WHERE id = 2; ROLLBACK TO y; RELEASE x; UPDATE t SET a = 7 WHERE id = 3",
+    );
+    site.refused("INSERT INTO t VALUES(31, 0, 0), (9, 0, 0)");
+    site.exec("COMMIT");
+    assert_eq!(site.rows("SELECT * FROM t"), ["1|5|0", "2|1|0", "3|7|0", "9|1|0"]);
+    let peer = Site::memory().with(&[("t", T)]);
+    peer.pull(&site);
+    assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"));
+}
+
+/// Nine values that wait to be logged, and a read of the changes that is interrupted while they are.
+#[test]
+fn nine_values_whose_log_was_interrupted_are_committed_whole_or_the_commit_says_why_not() {
+    for steps in (1..400).step_by(3) {
+        let mut site = site();
+        site.exec("BEGIN");
+        for seq in 0..20 {
+            site.exec(&format!(
+                "INSERT INTO crsql_changes VALUES('t', crsql_pack_columns({}), 'a', 'v', 1, 50, x'0b', 1, {seq})",
+                100 + seq
+            ));
+        }
+        let mut left = steps;
+        let interrupt = move || {
+            left -= 1;
+            left == 0
+        };
+        site.db.progress_handler(1, Some(interrupt)).expect("it is set");
+        let read = site.db.query_row("SELECT count(*) FROM crsql_changes", [], |_| Ok(()));
+        site.db.progress_handler(0, None::<fn() -> bool>).expect("it is set");
+        if site.db.is_autocommit() {
+            continue;
+        }
+        match site.db.execute_batch("COMMIT") {
+            Ok(()) => {
+                let peer = Site::memory().with(&[("t", T)]);
+                peer.pull(&site);
+                assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"), "{steps}");
+            }
+            Err(e) => {
+                assert!(read.is_err(), "{steps}: {e}");
+                assert!(e.to_string().contains("can only be rolled back"), "{steps}: {e}");
+            }
+        }
+    }
+}
