@@ -20,3 +20,4 @@ pub mod limits;
 pub mod mailbox;
 pub mod net;
 pub mod run;
+mod waiting;

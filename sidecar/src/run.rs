@@ -18,6 +18,7 @@ use crate::gate::WriteGate;
 use crate::limits::{DRIVER_QUEUE, SHUTDOWN};
 use crate::net::tls::{Identity, PeerId};
 use crate::net::{self, Endpoint, NetConfig, Peers};
+use crate::waiting::Waiting;
 use rusqlite::Connection;
 use rustix::fs::{flock, FlockOperation};
 use starling_proto::{Input, Node, NodeConfig, Now, Timing};
@@ -84,7 +85,7 @@ pub async fn run(config: RunConfig) -> Result<(), Error> {
             }
         }
         store = tokio::select! {
-            store = reopen(&db) => store,
+            store = reopen(&db, &sockets.tcp) => store,
             () = signals.wait() => return Ok(()),
         };
         if renamed {
@@ -206,9 +207,9 @@ fn become_own_site(db: &DbPath) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tries until there is a database at the path again.
-async fn reopen(db: &DbPath) -> Store {
-    let mut told = None;
+/// Tries until there is a database at the path again, and tells whoever asks meanwhile.
+async fn reopen(db: &DbPath, tcp: &TcpListener) -> Store {
+    let (mut told, mut waiting) = (None, None);
     loop {
         let path = db.clone();
         let attempt = tokio::task::spawn_blocking(move || {
@@ -218,7 +219,12 @@ async fn reopen(db: &DbPath) -> Store {
             open_store(&path)
         });
         match attempt.await {
-            Ok(Ok(store)) => return store,
+            Ok(Ok(store)) => {
+                if let Some(waiting) = waiting {
+                    Waiting::end(waiting).await;
+                }
+                return store;
+            }
             Ok(Err(e)) => {
                 let line = e.one_line();
                 if told.as_ref() != Some(&line) {
@@ -227,6 +233,9 @@ async fn reopen(db: &DbPath) -> Store {
                 }
             }
             Err(e) => tracing::error!("opening the database failed: {e}"),
+        }
+        if waiting.is_none() {
+            waiting = Waiting::start(tcp, db).inspect_err(|e| tracing::warn!("nobody can be told of it: {e}")).ok();
         }
         tokio::time::sleep(REOPEN_INTERVAL).await;
     }

@@ -241,7 +241,7 @@ async fn answer(mut stream: tokio::net::UnixStream, driver: mpsc::Sender<StatusR
     let reply = match serde_json::from_str::<Request>(&line) {
         Ok(request) if request.cmd == "status" => match ask_driver(&driver).await {
             Some(status) => serde_json::to_string(&status)?,
-            None => refusal("the node is stopping"),
+            None => refusal("it waits for its database, or is stopping; its log says more"),
         },
         Ok(_) => refusal("unknown command"),
         Err(_) => refusal("expected one line of JSON"),
@@ -286,7 +286,11 @@ pub fn ask(db: &Path) -> Result<Status, Error> {
     stream.write_all(b"{\"cmd\":\"status\"}\n").map_err(failed)?;
     let mut line = String::new();
     BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut line).map_err(failed)?;
-    serde_json::from_str(&line).map_err(|_| Error::Status(format!("the sidecar of {shown} answered: {}", line.trim())))
+    serde_json::from_str(&line).map_err(|_| {
+        let refusal = serde_json::from_str::<serde_json::Value>(&line).ok();
+        let why = refusal.as_ref().and_then(|r| r.get("error")).and_then(serde_json::Value::as_str);
+        Error::Status(format!("the sidecar of {shown} answered: {}", why.unwrap_or(line.trim())))
+    })
 }
 
 #[cfg(test)]

@@ -43,6 +43,15 @@ pub async fn serve(listener: TcpListener, pool: Arc<Pool>, access: Access, stop:
     serve_api(listener, api, stop, HEADER_TIMEOUT).await;
 }
 
+/// As [`serve`], while there is no database: whoever asks is told so.
+pub async fn refuse(listener: TcpListener, stop: watch::Receiver<bool>) {
+    let why = "the database is not there, or cannot be opened; the node waits for it, and its log says more";
+    let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why).to_json();
+    let router =
+        Router::new().fallback(move || std::future::ready(reply(StatusCode::SERVICE_UNAVAILABLE, refusal.clone())));
+    listen::serve(listener, router, stop, HEADER_TIMEOUT).await;
+}
+
 async fn serve_api(listener: TcpListener, api: Api, stop: watch::Receiver<bool>, patience: Duration) {
     let router = Router::new().fallback(answer).with_state(Arc::new(api));
     listen::serve(listener, router, stop, patience).await;

@@ -21,6 +21,8 @@ pub struct Cluster {
 pub struct Node {
     pub site: Site,
     pub listen: SocketAddr,
+    /// Where it answers HTTP, once it has started.
+    pub http: Option<SocketAddr>,
     name: String,
     bin: PathBuf,
     dir: PathBuf,
@@ -55,6 +57,7 @@ impl Cluster {
         let mut node = Node {
             site: Site::file(&self.dir.path().join(format!("{name}.db"))).with(&[TABLE]),
             listen: port,
+            http: None,
             name: name.to_string(),
             bin: self.bin.clone(),
             dir: self.dir.path().to_path_buf(),
@@ -94,6 +97,8 @@ impl Node {
         let out = child.stdout.take().expect("stdout is piped");
         BufReader::new(out).read_line(&mut line).expect("a line");
         assert!(line.starts_with("ready http="), "{}: {line:?} {}", self.name, self.log());
+        let http = line.split_whitespace().find_map(|word| word.strip_prefix("http="));
+        self.http = http.and_then(|address| address.parse().ok());
         self.child = Some(child);
     }
 
@@ -111,6 +116,11 @@ impl Node {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn db(&self) -> PathBuf {

@@ -1,0 +1,41 @@
+//! What a node answers while its database is away: HTTP requests and the status socket get the reason, instead of no answer.
+
+use crate::admin::{Admin, SocketPlace};
+use crate::api;
+use crate::db::check::DbPath;
+use std::net::TcpListener;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// Requests under way are answered within.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// It answers until it is ended.
+#[derive(Debug)]
+pub struct Waiting {
+    http: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    _admin: Option<Admin>,
+}
+
+impl Waiting {
+    /// Begins to answer on a node's own sockets. What cannot be served is left out: the log says why the node waits.
+    pub fn start(tcp: &TcpListener, db: &DbPath) -> std::io::Result<Self> {
+        let listener = tokio::net::TcpListener::from_std(tcp.try_clone()?)?;
+        let (stop, stopped) = watch::channel(false);
+        let http = tokio::spawn(api::refuse(listener, stopped));
+        // Nobody receives the questions, which says as much.
+        let (questions, _) = mpsc::channel(1);
+        Ok(Self { http, stop, _admin: Admin::start(SocketPlace::of(db.path()), questions).ok() })
+    }
+
+    /// Answers no more, and leaves the sockets to the node.
+    pub async fn end(self) {
+        let _ = self.stop.send(true);
+        let abort = self.http.abort_handle();
+        if tokio::time::timeout(PATIENCE, self.http).await.is_err() {
+            abort.abort();
+        }
+    }
+}
