@@ -4,7 +4,7 @@
 
 use crate::catalog::Table;
 use crate::row_sql::RowWrite;
-use crate::rows::{bind_key, is_the_rows};
+use crate::rows::{bind_key, execute_with_key, is_the_rows};
 use crate::session::{MergingRow, Session, Sql};
 use crate::sqlite::{Error, Result};
 use starling_crdt::decide::{decide, Decision, Incoming, IncomingKind, LocalValues};
@@ -268,8 +268,7 @@ impl Session {
     ) -> Result<()> {
         table.info.refuse_null(cells.iter().copied())?;
         let mut stmt = self.of_cells(table, write, cells)?;
-        bind_key(&mut stmt, table, key)?;
-        stmt.execute_lent(table.info.keys.len() + 1, cells.iter().map(|(_, value)| *value))
+        execute_with_key(&mut stmt, table, key, cells.iter().map(|(_, value)| *value))
     }
 
     pub(crate) fn run_delete(&self, table: &Table, key: &[u8]) -> Result<()> {
@@ -351,8 +350,7 @@ impl Session {
         let seen = self.as_merge(table, key, || {
             table.info.refuse_null(values.iter().map(Encoded::value).enumerate())?;
             let mut insert = self.of_table(Sql::InsertAll, table)?;
-            bind_key(&mut insert, table, key)?;
-            insert.execute_lent(table.info.keys.len() + 1, values.iter().map(Encoded::value))
+            execute_with_key(&mut insert, table, key, values.iter().map(Encoded::value))
         });
         let seen = match seen {
             // Ours if the log knows nothing of it, else a row that was there.

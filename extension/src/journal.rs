@@ -83,8 +83,6 @@ pub struct Journal {
     /// Flushes in this transaction.
     flushes: u64,
     marks: Vec<Mark>,
-    /// Every savepoint of this transaction from this number on was told, whether it is still open or not.
-    told: Option<i32>,
 }
 
 impl Touches {
@@ -266,28 +264,25 @@ impl Journal {
         }
     }
 
-    /// xSavepoint. Where BEGIN finds a statement unfinished, SQLite numbers savepoints anew from 0, and gives out numbers that are still
-    /// open. It goes by the older mark then (pager.c, `sqlite3PagerOpenSavepoint`), and so do we.
+    /// xSavepoint. Of those that are open when we join a transaction SQLite tells the last one only, so the others are taken as opened
+    /// with it. Where BEGIN finds a statement unfinished, SQLite numbers savepoints anew from 0, and gives out numbers that are
+    /// still open. It goes by the older mark then (pager.c, `sqlite3PagerOpenSavepoint`), and so do we.
     pub fn savepoint(&mut self, id: i32) {
-        let now = (self.now.len(), self.next_seq, self.flushes);
-        if self.marks.last().is_some_and(|mark| mark.id >= id) {
-            self.told = self.told.map(|told| told.min(id));
+        let (len, next_seq, flushes) = (self.now.len(), self.next_seq, self.flushes);
+        if let Some(mark) = self.marks.iter_mut().find(|mark| mark.id == id) {
             // It tells of a statement's savepoint once for each file that this writes to.
-            let is_other = |mark: &&mut Mark| mark.id == id && (mark.len, mark.next_seq, mark.flushes) != now;
-            self.marks.iter_mut().filter(is_other).for_each(|mark| mark.twice = true);
+            mark.twice |= (mark.len, mark.next_seq, mark.flushes) != (len, next_seq, flushes);
             return;
         }
-        self.told.get_or_insert(id);
-        let (len, next_seq, flushes) = now;
-        self.marks.push(Mark { id, twice: false, len, next_seq, flushes, saved: None });
+        let first = self.marks.last().map_or(0, |mark| mark.id + 1);
+        let open = |id| Mark { id, twice: false, len, next_seq, flushes, saved: None };
+        self.marks.extend((first..=id).map(open));
     }
 
     /// Whether a rollback to this savepoint undoes what whoever asks for it means. If not it undoes more, or nothing.
     pub fn is_sure_of(&self, id: i32) -> bool {
-        match self.marks.iter().find(|mark| mark.id == id) {
-            Some(mark) => !mark.twice,
-            None => self.told.is_none_or(|told| id < told),
-        }
+        // −1 is the whole transaction.
+        id < 0 || self.marks.iter().any(|mark| mark.id == id && !mark.twice)
     }
 
     /// xRelease
@@ -326,7 +321,6 @@ impl Journal {
     /// The transaction is over.
     pub fn end(&mut self) {
         self.marks.clear();
-        self.told = None;
         self.next_seq = 0;
         self.flushes = 0;
         if self.now.touches.capacity() > 4096 {

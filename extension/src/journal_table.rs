@@ -67,7 +67,6 @@ impl VTab for JournalTable {
         tx.end();
         tx.active = true;
         drop(tx);
-        self.session.note_upheaval();
         self.session.forget_uncommitted();
         self.session.doubt_refused();
         self.session.journal.borrow_mut().end();
@@ -134,7 +133,6 @@ impl VTab for JournalTable {
     }
 
     fn rollback_to(&self, n: i32) -> Result<()> {
-        self.session.note_upheaval();
         self.session.known_tail.set(None);
         self.session.forget_plain();
         self.session.doubt_catalog();
@@ -192,7 +190,6 @@ impl Session {
             return Ok(());
         }
         let tag = Tag::decode(number).ok_or_else(|| Error::msg("starling: a trigger passed a tag that is none"))?;
-        self.note_upheaval();
         if !self.tx.borrow().checked || self.db.attaches_more_than(self.tx.borrow().attached) {
             self.check_transaction()?;
         }

@@ -4,6 +4,7 @@
 use crate::apply::{is_visible, Applied, MergedEntry};
 use crate::catalog::Table;
 use crate::row_sql::RowWrite;
+use crate::rows::execute_with_key;
 use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::decide::{first_of_row, overwrites, Incoming, IncomingCell, IncomingKind};
@@ -23,28 +24,6 @@ impl CellMerge<'_> {
     }
 }
 
-/// The place of a row that a merge has written.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
-    /// Its rowid.
-    pub rowid: i64,
-    upheavals: u64,
-    written: i64,
-}
-
-impl Place {
-    /// The row is there now.
-    pub fn now(session: &Session, rowid: i64) -> Self {
-        Self { rowid, upheavals: session.upheavals.get(), written: session.db.total_changes() }
-    }
-
-    /// Whether the row is there still. Rows that go and come untold, in a table made anew, are counted by SQLite all the same, which
-    /// counts one more for the INSERT that brought the cell before, once that has ended.
-    pub fn holds(&self, session: &Session) -> bool {
-        self.upheavals == session.upheavals.get() && matches!(session.db.total_changes() - self.written, 0 | 1)
-    }
-}
-
 /// Room for so many cells is made at once in a new row's clock.
 const ROOM: usize = 16;
 
@@ -55,8 +34,8 @@ pub struct CellMerge<'a> {
     pub table: &'a Table,
     /// Its row's key, internal form.
     pub key: &'a [u8],
-    /// Where the row is, if a cell before this one inserted it and nobody has written a row since.
-    pub place: &'a Cell<Option<Place>>,
+    /// Where the row was when it was inserted, if the cell before did that.
+    pub rowid: &'a Cell<Option<i64>>,
     /// Its row's causal length, which is odd.
     pub cl: u64,
     /// Its column's position.
@@ -145,20 +124,20 @@ impl Session {
         Ok(())
     }
 
-    /// Updates the row where a cell before this one inserted it, which spares the way through the key's index; `false` if that
-    /// place is not known, or something refuses the value. Not for a table with triggers of the user's.
+    /// Updates the row where a cell before this one inserted it, which spares the way through the key's index; `false` if it is not
+    /// there any more, or something refuses the value. Not for a table with triggers of the user's.
     fn update_in_place(&self, merge: &CellMerge<'_>) -> Result<bool> {
-        let Some(place) = merge.place.take() else { return Ok(false) };
+        let Some(rowid) = merge.rowid.get() else { return Ok(false) };
         let cell = (merge.position, merge.cell.value);
-        let before = self.upheavals.get();
         let write = || {
             merge.table.info.refuse_null([cell])?;
             let mut stmt = self.of_cells(merge.table, RowWrite::UpdateAt, &[cell])?;
-            stmt.execute_lent(1, [cell.1, ValueRef::Integer(place.rowid)].into_iter())
+            execute_with_key(&mut stmt, merge.table, merge.key, [cell.1, ValueRef::Integer(rowid)].into_iter())
         };
         let updated = self.tried(self.as_merge(merge.table, merge.key, write))? == 1;
-        // A foreign key's action may have moved it at once.
-        merge.place.set(Some(place).filter(|_| updated && self.upheavals.get() == before + 1));
+        if !updated {
+            merge.rowid.set(None);
+        }
         Ok(updated)
     }
 
@@ -185,9 +164,7 @@ impl Session {
         if !is_visible(table, &clock) || !self.insert_if_free(table, key, (merge.position, cell.value))? {
             return Ok(false);
         }
-        // What writes a row of a portable table is not told at once.
-        let in_sight = !table.portable && table.has_spare_rowid(self.db)?;
-        merge.place.set(in_sight.then(|| Place::now(self, self.db.last_insert_rowid())));
+        merge.rowid.set(table.has_spare_rowid(self.db)?.then(|| self.db.last_insert_rowid()));
         self.put_clock_later(table, key, clock, false)?;
         Ok(true)
     }

@@ -34,19 +34,15 @@ fn into_row(table: &TableInfo, columns: &[usize]) -> String {
 
 /// `UPDATE` of the given columns, by key (which comes first in the parameters).
 pub fn update_row(table: &TableInfo, columns: &[usize]) -> String {
-    format!("{} WHERE {}", set_row(table, columns, table.keys.len() + 1), key_match(table, 1))
-}
-
-/// `UPDATE` of the given columns of the row at a rowid, which is the last parameter.
-pub fn update_row_at(table: &TableInfo, columns: &[usize]) -> String {
-    format!("{} WHERE {ROWID} = ?{}", set_row(table, columns, 1), columns.len() + 1)
-}
-
-/// `UPDATE` of the given columns, without saying of which rows. `first`: the parameter that is the first column's value.
-fn set_row(table: &TableInfo, columns: &[usize], first: usize) -> String {
     let columns = columns.iter().filter_map(|i| table.columns.get(*i));
-    let sets = (first..).zip(columns).map(|(slot, c)| format!("{} = ?{slot}", Ident(&c.name)));
-    format!("UPDATE {}main.{} SET {}", or(table), Ident(&table.name), list(sets, ", "))
+    let sets = (table.keys.len() + 1..).zip(columns).map(|(slot, c)| format!("{} = ?{slot}", Ident(&c.name)));
+    let sets = list(sets, ", ");
+    format!("UPDATE {}main.{} SET {sets} WHERE {}", or(table), Ident(&table.name), key_match(table, 1))
+}
+
+/// As [`update_row`], of a row whose place is known: its rowid is the last parameter. It has its key, or nothing happens.
+pub fn update_row_at(table: &TableInfo, columns: &[usize]) -> String {
+    format!("{} AND {ROWID} = ?{}", update_row(table, columns), table.keys.len() + columns.len() + 1)
 }
 
 /// What is refused is to be known: another clause of the schema's would leave it out in silence, or another row. (It would hold for what

@@ -6,11 +6,23 @@ use crate::session::{corrupt, Cached, Session, Sql};
 use crate::sqlgen::BATCH;
 use crate::sqlite::{codes, Error, Result, Stmt};
 use starling_crdt::key;
+use starling_crdt::value::Encoded;
 use starling_crdt::{Value, ValueRef};
 
 /// Binds an internal key to the first parameters, one per key column.
 pub fn bind_key(stmt: &mut Stmt, table: &Table, key: &[u8]) -> Result<()> {
     bind_key_from(stmt, table, key, 1)
+}
+
+/// Runs a statement to its end with an internal key as the first parameters, one per key column, and these values as the others.
+pub fn execute_with_key<'v>(
+    stmt: &mut Stmt,
+    table: &Table,
+    key: &'v [u8],
+    values: impl Iterator<Item = ValueRef<'v>>,
+) -> Result<()> {
+    let columns = key::columns(key, table.info.keys.len()).map(|c| c.map_err(|e| corrupt("a key", e)));
+    stmt.execute_lent(columns.chain(values.map(|value| Ok(Encoded::Plain(value)))))
 }
 
 fn bind_key_from(stmt: &mut Stmt, table: &Table, key: &[u8], first: usize) -> Result<()> {

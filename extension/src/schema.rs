@@ -1,7 +1,7 @@
 //! What a table looks like, read through SQLite (never by searching its SQL text), and whether it can be a CRR.
 
 use crate::row_sql::ROWID;
-use crate::sql_text::has_keyword;
+use crate::sql_text::{default_expression, has_keyword, may_vary};
 use crate::sqlgen::{Ident, Literal, MAX_TABLE_ID};
 use crate::sqlite::{codes, Db, Error, Result, Stmt, ValueRef};
 use starling_crdt::key::MAX_KEY_COLUMNS;
@@ -65,16 +65,21 @@ pub struct Column {
     pub required: bool,
     /// NOT NULL, with a default or without.
     pub not_null: bool,
-    /// The text of its DEFAULT clause.
+    /// The text of its DEFAULT clause: not an expression, see [`Column::default`].
     pub default_sql: Option<String>,
     /// Schema generation in which it came; a base entry of an older generation does not speak for it.
     pub born: u32,
 }
 
 impl Column {
-    /// The expression that gives the value of a cell that nobody gave one.
-    pub fn default(&self) -> &str {
-        self.default_sql.as_deref().unwrap_or("NULL")
+    /// The expression that gives the value of a cell that nobody gave one, in brackets.
+    pub fn default(&self) -> String {
+        self.default_sql.as_deref().map_or_else(|| "(NULL)".to_string(), default_expression)
+    }
+
+    /// Whether a cell that nobody gave a value may get another one elsewhere.
+    pub fn defaults_vary(&self) -> bool {
+        self.default_sql.as_deref().is_some_and(may_vary)
     }
 
     /// Whether 1 and 1.0 can both be stored.

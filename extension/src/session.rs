@@ -59,8 +59,6 @@ pub struct Session {
     pub agreed: Cell<Option<i64>>,
     /// The application has set the sync bit by hand: what it writes is not captured.
     pub unwatched: Cell<bool>,
-    /// Grows with whatever may give a row another place: a write of a CRR's row, a transaction's begin, an undoing.
-    pub(crate) upheavals: Cell<u64>,
     /// The row that a merge is writing: its touches are the merge's own.
     pub merging: RefCell<Option<MergingRow>>,
     /// What `merging` uses again from row to row.
@@ -170,7 +168,6 @@ impl Session {
             tx: RefCell::default(),
             agreed: Cell::new(None),
             unwatched: Cell::new(false),
-            upheavals: Cell::new(0),
             merging: RefCell::new(None),
             merging_buffer: Cell::default(),
             as_it_is: Cell::new(false),
@@ -198,11 +195,6 @@ impl Session {
         let mut tx = self.tx.borrow_mut();
         tx.before_change();
         tx
-    }
-
-    /// Rows may have other places from now on.
-    pub(crate) fn note_upheaval(&self) {
-        self.upheavals.set(self.upheavals.get().wrapping_add(1));
     }
 
     /// Something failed half-way: the transaction can only be rolled back. Where the error has ended it, there is none.

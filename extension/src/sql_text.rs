@@ -75,6 +75,21 @@ pub fn has_keyword(sql: &str, keyword: &str) -> bool {
     tokens(sql).iter().any(|t| t.text.eq_ignore_ascii_case(keyword))
 }
 
+/// What SQLite makes of the text of a DEFAULT clause, as an expression in brackets: a name that stands alone is a string there.
+pub fn default_expression(text: &str) -> String {
+    const VALUES: [&str; 6] = ["NULL", "TRUE", "FALSE", "CURRENT_TIME", "CURRENT_DATE", "CURRENT_TIMESTAMP"];
+    let is_name = |t: &Token<'_>| {
+        let word = t.text.bytes().next().is_some_and(|b| is_word(b) && !b.is_ascii_digit());
+        let quoted = t.text.starts_with(['"', '`', '[']);
+        quoted || (word && !VALUES.iter().any(|v| t.text.eq_ignore_ascii_case(v)))
+    };
+    match tokens(text).as_slice() {
+        [name] if is_name(name) => format!("('{}')", bare_name(name.text).replace('\'', "''")),
+        // It may end in a comment.
+        _ => format!("({text}\n)"),
+    }
+}
+
 /// Whether an expression may come to another value another time: it calls a function, or asks for the time.
 pub fn may_vary(expression: &str) -> bool {
     let tokens = tokens(expression);
@@ -109,13 +124,18 @@ pub fn normal_form(sql: &str) -> String {
 }
 
 fn unquoted(name: &str) -> String {
+    bare_name(name).to_ascii_lowercase()
+}
+
+/// A name without its quotes, if it has any.
+fn bare_name(name: &str) -> String {
     let inner = name.get(1..name.len().saturating_sub(1)).unwrap_or_default();
-    let plain = match name.as_bytes().first() {
+    match name.as_bytes().first() {
         Some(b'"') => inner.replace("\"\"", "\""),
         Some(b'`') => inner.replace("``", "`"),
-        _ => inner.to_string(),
-    };
-    plain.to_ascii_lowercase()
+        Some(b'[' | b'\'') => inner.to_string(),
+        _ => name.to_string(),
+    }
 }
 
 /// The parts of a CREATE TABLE.
@@ -184,6 +204,24 @@ pub fn create_table(sql: &str) -> Option<CreateTable<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_alone_is_a_string_as_a_default() {
+        for (text, expression) in [
+            ("abc", "('abc')"),
+            ("\"it's\"", "('it''s')"),
+            ("[a b]", "('a b')"),
+            ("`A``b`", "('A`b')"),
+            ("current_date", "(current_date\n)"),
+            ("Null", "(Null\n)"),
+            ("-5", "(-5\n)"),
+            ("1", "(1\n)"),
+            ("'x' -- note", "('x' -- note\n)"),
+            ("x'00'", "(x'00'\n)"),
+        ] {
+            assert_eq!(default_expression(text), expression);
+        }
+    }
 
     #[test]
     fn what_calls_a_function_may_vary() {

@@ -2,7 +2,6 @@
 
 use crate::inbox::{inbox_name, InboxTag, MAX_MASK_BIT};
 use crate::schema::{Column, TableInfo};
-use crate::sql_text::may_vary;
 use std::fmt;
 
 /// The journal's virtual table. Its name is what a program without the extension reads ("no such table: main.…"), so it
@@ -195,7 +194,7 @@ impl<'t> Templates<'t> {
     /// The condition that a row has the key that NEW will have. A REPLACE makes the default of a NULL, after BEFORE triggers.
     fn matches_new(&self) -> String {
         let new = |k: &Column| match self.has_given_default(k) {
-            true => format!("coalesce(NEW.{}, ({}))", Ident(&k.name), k.default()),
+            true => format!("coalesce(NEW.{}, {})", Ident(&k.name), k.default()),
             false => format!("NEW.{}", Ident(&k.name)),
         };
         list(self.table.keys.iter().map(|k| format!("{} = {}", Ident(&k.name), new(k))), " AND ")
@@ -211,7 +210,7 @@ impl<'t> Templates<'t> {
     }
 
     fn has_given_default(&self, key: &Column) -> bool {
-        !self.table.int_key && key.default_sql.is_some() && !may_vary(key.default())
+        !self.table.int_key && key.default_sql.is_some() && !key.defaults_vary()
     }
 
     /// The names by which a statement can set the key: only then need its triggers run.
@@ -440,13 +439,13 @@ pub fn select_rows(table: &TableInfo) -> String {
 /// `SELECT` of the keys of rows where one of these columns does not hold its default, and for each whether it does not.
 pub fn select_not_default(table: &TableInfo, columns: &[&Column]) -> String {
     let keys = list(table.keys.iter().map(|k| table.of(k)), ", ");
-    let differs = |c: &&Column| match c.default() {
-        // Elsewhere it comes to something else.
-        default if may_vary(default) => "1".to_string(),
-        default => {
-            let (value, default) = (table.of(c), format!("({default})"));
-            format!("({})", not_same(c, &value, &default, &zeros_differ(&value, &default)))
+    let differs = |c: &&Column| {
+        if c.defaults_vary() {
+            // Elsewhere it comes to something else.
+            return "1".to_string();
         }
+        let (value, default) = (table.of(c), c.default());
+        format!("({})", not_same(c, &value, &default, &zeros_differ(&value, &default)))
     };
     let flags = list(columns.iter().map(differs), ", ");
     let any = list(columns.iter().map(differs), " OR ");
@@ -455,7 +454,7 @@ pub fn select_not_default(table: &TableInfo, columns: &[&Column]) -> String {
 
 /// `SELECT` of all columns' defaults.
 pub fn select_defaults(table: &TableInfo) -> String {
-    format!("SELECT {}", list(table.columns.iter().map(|c| format!("({})", c.default())), ", "))
+    format!("SELECT {}", list(table.columns.iter().map(Column::default), ", "))
 }
 
 /// `SELECT` of all keys.

@@ -181,9 +181,8 @@ impl TxState {
 
     /// xSavepoint. One that is open already stays as it is, as [`crate::journal::Journal::savepoint`] says.
     pub fn savepoint(&mut self, id: i32) {
-        if self.saved.last().is_none_or(|(n, _)| *n < id) {
-            self.saved.push((id, None));
-        }
+        let first = self.saved.last().map_or(0, |(n, _)| n + 1);
+        self.saved.extend((first..=id).map(|n| (n, None)));
     }
 
     /// xRelease

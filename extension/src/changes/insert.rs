@@ -7,7 +7,7 @@ use crate::apply::MergedEntry;
 use crate::aside::{NO_COLUMN, NO_TABLE};
 use crate::catalog::Table;
 use crate::log::OpenRecord;
-use crate::merge_cell::{CellMerge, Place};
+use crate::merge_cell::CellMerge;
 use crate::nine::NineEntry;
 use crate::session::Session;
 use crate::sqlite::{codes, Args, Error, Result, ValueRef};
@@ -166,11 +166,7 @@ fn merge(session: &Session, nine: &Nine<'_>, last: Option<LastKey>, columns: Opt
             }
         }
     };
-    let merged = merge_into(session, nine, &table, &key);
-    // What is written of the log and of clocks moves no row; what mending writes may.
-    let settled = merged.is_ok() && !session.may_mend();
-    key.place.set(key.place.get().filter(|_| settled).map(|place| Place::now(session, place.rowid)));
-    let merged = merged.and_then(|()| mend(session));
+    let merged = merge_into(session, nine, &table, &key).and_then(|()| mend(session));
     session.last_key.set(Some(key));
     merged
 }
@@ -185,7 +181,6 @@ fn mend(session: &Session) -> Result<()> {
 }
 
 fn merge_into(session: &Session, nine: &Nine<'_>, table: &Table, last: &LastKey) -> Result<()> {
-    last.place.set(last.place.get().filter(|place| place.holds(session)));
     let tombstone = nine.cl.is_multiple_of(2);
     let sentinel = nine.cid == "-1";
     let position = if sentinel || tombstone { None } else { session.column_meant(table, nine.cid)? };
@@ -213,7 +208,7 @@ fn merge_at(
     (table, last): (&Table, &LastKey),
     position: Option<usize>,
 ) -> Result<bool> {
-    let (key, place) = (last.key.as_slice(), &last.place);
+    let (key, rowid) = (last.key.as_slice(), &last.rowid);
     let tombstone = nine.cl.is_multiple_of(2);
     let there = if position.is_none() && nine.cl == 1 { clock_if_there(session, table, key)? } else { None };
     // Word of a row's existence that comes after cells of the same author says that a key update of that author made the row;
@@ -243,7 +238,7 @@ fn merge_at(
     let converted = session.converted(nine.value, column.affinity)?;
     let value = converted.as_ref().map_or(nine.value, Value::as_ref);
     let cell = IncomingCell { column: column.id, version: nine.col_version, stamp, value };
-    match session.merge_cell(&CellMerge { table, key, place, cl: nine.cl, position, cell })? {
+    match session.merge_cell(&CellMerge { table, key, rowid, cl: nine.cl, position, cell })? {
         Some(entries) => log_all(session, table, key, &entries),
         None => log(session, table, key, [(Kind::Mask, stamp.seq, &[column.id][..])].into_iter()),
     }

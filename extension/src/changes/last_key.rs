@@ -3,7 +3,6 @@
 
 use crate::affinity::{put_canonical, OTHER_KEY};
 use crate::catalog::Table;
-use crate::merge_cell::Place;
 use crate::session::Session;
 use crate::sqlite::Result;
 use starling_crdt::value::Encoded;
@@ -18,8 +17,8 @@ pub struct LastKey {
     packed: Vec<u8>,
     /// Internal form.
     pub key: Vec<u8>,
-    /// Where its row is, if a cell before this one inserted it and nobody has written a row since.
-    pub place: Cell<Option<Place>>,
+    /// The rowid that the row got when the cell before inserted it. Another row may have it by now.
+    pub rowid: Cell<Option<i64>>,
 }
 
 impl LastKey {
@@ -51,8 +50,8 @@ impl LastKey {
             }
             why => why,
         };
-        let place = Cell::new(None);
-        Ok(why.map_or_else(|| Ok(Self { table: Rc::clone(table), packed, key, place }), Err))
+        let rowid = Cell::new(None);
+        Ok(why.map_or_else(|| Ok(Self { table: Rc::clone(table), packed, key, rowid }), Err))
     }
 }
 

@@ -10,6 +10,7 @@ use super::db::Db;
 use super::error::{codes, Result};
 use super::value::{lent, read, start_of, transient, ValueRef, UTF8};
 use sqlite3ext_sys::sqlite3_stmt;
+use starling_crdt::value::Encoded;
 use std::ffi::c_int;
 
 pub struct Stmt {
@@ -121,11 +122,15 @@ impl Stmt {
         Ok(())
     }
 
-    /// Runs to the end with these values as the parameters from `first` on. They are not copied; no parameter is bound afterwards.
-    pub fn execute_lent<'v>(&mut self, first: usize, values: impl Iterator<Item = ValueRef<'v>>) -> Result<()> {
+    /// Runs to the end with these values as its parameters. They are not copied where that can be helped; no parameter is bound afterwards.
+    pub fn execute_lent<'v>(&mut self, values: impl Iterator<Item = Result<Encoded<'v>>>) -> Result<()> {
         let mut lent = Lent(self);
         for (i, value) in values.enumerate() {
-            lent.bind(first + i, value)?;
+            match value? {
+                Encoded::Plain(value) => lent.bind(i + 1, value)?,
+                // It stands nowhere as text but here.
+                folded @ Encoded::Uuid(_) => lent.0.bind_value(i + 1, folded.value())?,
+            }
         }
         lent.0.execute()
     }

@@ -345,6 +345,8 @@ fn what_only_equals_a_new_column_s_default_is_told() {
         ("s REAL DEFAULT 0", "-0.0"),
         ("s INTEGER DEFAULT '5'", "5.0"),
         ("s TEXT DEFAULT 5", "'5'"),
+        ("s TEXT DEFAULT word", "'Word'"),
+        ("s TEXT DEFAULT \"a\"", "a"),
     ];
     for ((column, value), rebuilt) in all.into_iter().flat_map(|case| [(case, false), (case, true)]) {
         let [a, b] = [0; 2].map(|_| Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a)")]));

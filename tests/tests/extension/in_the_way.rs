@@ -119,6 +119,9 @@ fn a_replace_whose_key_is_a_default_tells_the_row_that_it_overwrites() {
     // Columns, those that an INSERT names besides the first key column, and their values.
     for (columns, others, values) in [
         ("k TEXT NOT NULL DEFAULT 'd' PRIMARY KEY, a)", "", ""),
+        ("k TEXT NOT NULL DEFAULT word PRIMARY KEY, a)", "", ""),
+        ("k TEXT NOT NULL DEFAULT \"a\" PRIMARY KEY, a)", "", ""),
+        ("k TEXT NOT NULL DEFAULT ('d' -- note\n) PRIMARY KEY, a)", "", ""),
         ("k TEXT NOT NULL DEFAULT 5 PRIMARY KEY ON CONFLICT REPLACE, a)", "", ""),
         ("k TEXT NOT NULL DEFAULT 'd', l NOT NULL DEFAULT 1, a, PRIMARY KEY(k, l))", "l, ", "3, "),
         (

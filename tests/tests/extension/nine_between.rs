@@ -210,6 +210,22 @@ fn no_trigger_sees_a_row_go_that_begins_a_lifetime_and_nothing_is_left_of_one_th
 }
 
 #[test]
+fn a_row_that_begins_a_lifetime_has_its_defaults_whatever_they_are() {
+    const D: (&str, &str) = (
+        "d",
+        "CREATE TABLE d(k INTEGER PRIMARY KEY, a, word TEXT DEFAULT Word, quoted DEFAULT \"a\", note DEFAULT ('x' -- note\n), \
+         sum INT DEFAULT (1 + 1), number TEXT DEFAULT 5, none, less DEFAULT -1, yes DEFAULT TRUE)",
+    );
+    let (site, peer) = (Site::memory().with(&[D]), Site::memory().with(&[D]));
+    site.exec("INSERT INTO d VALUES(1, 'first', 1, 1, 1, 1, 1, 1, 1, 1)");
+    site.exec("INSERT INTO crsql_changes VALUES('d', crsql_pack_columns(1), 'a', 'later', 1, 9, x'aa', 3, 0)");
+    let shown = ["1|'later'|'Word'|'a'|'x'|2|'5'|NULL|-1|1"];
+    assert_eq!(site.rows("SELECT * FROM d"), shown);
+    peer.pull(&site);
+    assert_eq!(peer.rows("SELECT * FROM d"), shown);
+}
+
+#[test]
 fn of_more_rows_than_wait_at_once_those_that_came_first_are_still_known() {
     let site = Site::memory().with(&[FOO, BAR]);
     site.exec(

@@ -45,6 +45,46 @@ fn what_sqlite_undoes_with_a_failed_statement_of_another_is_not_lost_in_silence(
     }
 }
 
+/// The pager opens all savepoints below the one that it is asked for, and keeps them when that one ends.
+#[test]
+fn savepoints_that_sqlite_does_not_tell_of_are_open_all_the_same() {
+    let check = |site: &Site, committed: rusqlite::Result<()>| {
+        let error = committed.expect_err("SQLite has undone more than the statement that failed").to_string();
+        assert!(error.contains("can only be rolled back"), "{error}");
+        let peer = Site::memory().with(&[("t", T)]);
+        peer.pull(site);
+        assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"));
+    };
+    let returning = "UPDATE t SET a = a + 1 WHERE id < 9 RETURNING id";
+    let two = site();
+    let (mut first, mut second) =
+        (two.db.prepare(returning).expect("it compiles"), two.db.prepare(returning).expect("it compiles"));
+    two.exec("BEGIN");
+    let (mut a, mut b) = (first.query([]).expect("it runs"), second.query([]).expect("it runs"));
+    assert!(a.next().expect("a row").is_some() && b.next().expect("a row").is_some());
+    drop(a);
+    two.exec("INSERT INTO t VALUES(6, 6, 6), (7, 7, 7); DELETE FROM t WHERE id = 8");
+    while b.next().expect("it goes on").is_some() {}
+    drop(b);
+    two.refused("INSERT INTO t VALUES(30, 0, 0), (9, 0, 0)");
+    check(&two, two.db.execute_batch("COMMIT"));
+
+    // A plain table's statement that began while another one read, and a CRR that is written before and after BEGIN.
+    let plain = site();
+    plain.exec("CREATE TABLE p(id INTEGER PRIMARY KEY, x UNIQUE)");
+    let mut reader = plain.db.prepare("SELECT * FROM t").expect("it compiles");
+    let mut reading = reader.query([]).expect("it runs");
+    assert!(reading.next().expect("a row").is_some());
+    let mut writer = plain.db.prepare("INSERT INTO p(x) VALUES(1), (7) RETURNING 1").expect("it compiles");
+    let mut writing = writer.query([]).expect("it runs");
+    assert!(writing.next().expect("a row").is_some());
+    drop(reading);
+    plain.exec("INSERT INTO t VALUES(6, 6, 6), (7, 7, 7); DELETE FROM t WHERE id = 8; BEGIN");
+    plain.refused("INSERT INTO t VALUES(30, 0, 0), (9, 0, 0)");
+    drop(writing);
+    check(&plain, plain.db.execute_batch("COMMIT"));
+}
+
 #[test]
 fn where_no_statement_fails_all_of_it_is_told() {
     let site = site();
