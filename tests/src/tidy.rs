@@ -63,6 +63,11 @@ fn long_sql_stands_in_sql() {
 }
 
 #[test]
+fn the_fuzz_targets_can_be_built() {
+    check(rules::locked());
+}
+
+#[test]
 fn every_file_in_sql_is_embedded() {
     check(rules::embedded());
 }

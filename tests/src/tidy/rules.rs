@@ -212,3 +212,25 @@ pub fn embedded() -> Findings {
     }
     out
 }
+
+/// The fuzz targets are a workspace of their own: its lock file knows what ours depend on by now, or they cannot be built.
+pub fn locked() -> Findings {
+    const LOCK: &str = "tests/fuzz/Cargo.lock";
+    let lock = text(LOCK);
+    let mut out = Findings::new();
+    for manifest in ["extension", "extension/crdt", "sidecar/proto", "tests"] {
+        let manifest = text(&format!("{manifest}/Cargo.toml"));
+        let name = manifest.lines().find(|line| line.starts_with("name = ")).unwrap_or_default();
+        let known = lock.split("[[package]]").find(|package| package.contains(name)).unwrap_or_default();
+        let wanted = manifest.split("[dependencies]").nth(1).unwrap_or_default();
+        let wanted = wanted.lines().take_while(|line| !line.starts_with('['));
+        let wanted = wanted
+            .filter_map(|line| line.split([' ', '.', '=']).next())
+            .filter(|word| !word.is_empty() && *word != "#");
+        let missing = wanted.filter(|wanted| !known.contains(&format!("\n \"{wanted}")));
+        out.extend(missing.map(|missing| {
+            format!("{LOCK}: {name} lacks {missing}; run cargo metadata --manifest-path tests/fuzz/Cargo.toml")
+        }));
+    }
+    out
+}
