@@ -169,7 +169,7 @@ impl Session {
         Ok(ids)
     }
 
-    fn resume_table(&self, id: u32) -> Result<()> {
+    pub(crate) fn resume_table(&self, id: u32) -> Result<()> {
         if self.window(id).is_some() {
             // What is to be looked after there is looked after when it ends.
             return Ok(());

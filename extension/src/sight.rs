@@ -213,6 +213,13 @@ impl Session {
             let (Some(old), Some(new)) = (by_id(before, id), by_id(&table.info, id)) else { return false };
             (new.required && !old.required) || new.default_sql != old.default_sql
         };
+        // The default is the same, and is stored otherwise by now: as 5 where it was 5.0.
+        let retyped = |id: &u32| {
+            let (Some(old), Some(new)) = (by_id(before, *id), by_id(&table.info, *id)) else { return false };
+            new.affinity != old.affinity && !other(*id)
+        };
+        let retyped: Vec<u32> = table.column_ids.iter().copied().filter(retyped).collect();
+        self.log_grown(table, &retyped)?;
         let columns: Vec<(usize, u32)> = table.column_ids.iter().copied().enumerate().filter(|c| other(c.1)).collect();
         if columns.is_empty() {
             return Ok(());

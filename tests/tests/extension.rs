@@ -20,6 +20,8 @@ mod exactness;
 mod fixtures;
 #[path = "extension/forks.rs"]
 mod forks;
+#[path = "extension/former.rs"]
+mod former;
 #[path = "extension/fract.rs"]
 mod fract;
 #[path = "extension/hazards.rs"]

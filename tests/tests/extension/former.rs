@@ -1,0 +1,56 @@
+//! What a column was called, and how it stored its values, before the schema changed.
+
+use starling_tests::site::Site;
+
+const T: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, c TEXT)";
+
+fn assert_equal_in_the_end(a: &Site, b: &Site, context: &str) {
+    for _ in 0..2 {
+        a.pull(b);
+        b.pull(a);
+    }
+    let name: String = a.one("SELECT name FROM sqlite_master WHERE name IN ('t', 't2')");
+    let all = format!("SELECT * FROM {name}");
+    assert_eq!(a.rows(&all), b.rows(&all), "{context}");
+    assert_eq!(a.changes(), b.changes(), "{context}");
+}
+
+#[test]
+fn what_was_renamed_before_a_table_was_let_go_is_known_when_it_is_taken_up_again() {
+    for (rename, update) in [
+        ("ALTER TABLE t RENAME COLUMN c TO c2", "UPDATE t SET c2 = '1'"),
+        ("ALTER TABLE t RENAME TO t2", "UPDATE t2 SET c = '1'"),
+    ] {
+        let [a, b] = [0; 2].map(|_| Site::memory().with(&[("t", T)]));
+        a.exec("INSERT INTO t VALUES(1, '0'); UPDATE t SET c = '1'; UPDATE t SET c = '2'");
+        b.pull(&a);
+        b.exec(&format!("{rename}; SELECT starling_resume()"));
+        a.exec(rename);
+        let name = if rename.ends_with("t2") { "t2" } else { "t" };
+        a.exec(&format!("SELECT crsql_as_table('{name}'); SELECT crsql_as_crr('{name}')"));
+        a.exec(update);
+        assert_equal_in_the_end(&a, &b, rename);
+        assert!(b.rows(&format!("SELECT * FROM {name}"))[0].contains("'1'"), "{rename}: it is the last write");
+    }
+}
+
+#[test]
+fn a_default_that_is_stored_otherwise_in_a_column_of_another_type_is_told_of_the_rows_that_have_it() {
+    let [a, b] = [0; 2].map(|_| Site::memory().with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT)")]));
+    a.exec("INSERT INTO t VALUES(1, 'x')");
+    for site in [&a, &b] {
+        site.exec(
+            "SELECT crsql_begin_alter('t'); ALTER TABLE t ADD COLUMN c REAL NOT NULL DEFAULT 5; SELECT crsql_commit_alter('t'); \
+             SELECT crsql_begin_alter('t'); CREATE TABLE n(id INTEGER PRIMARY KEY, v TEXT, c NOT NULL DEFAULT 5); \
+             INSERT INTO n SELECT id, v, c FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t; SELECT crsql_commit_alter('t')",
+        );
+    }
+    assert_equal_in_the_end(&a, &b, "REAL to no type");
+    // The other way round nothing is stored otherwise, and nothing is told.
+    let told = a.changes();
+    a.exec(
+        "SELECT crsql_begin_alter('t'); CREATE TABLE n(id INTEGER PRIMARY KEY, v VARCHAR(9), c NUMERIC NOT NULL DEFAULT 5); \
+         INSERT INTO n SELECT id, v, c FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t; SELECT crsql_commit_alter('t')",
+    );
+    assert_eq!(a.changes().len(), told.len());
+}
