@@ -161,9 +161,11 @@ impl Session {
             if self.window(table.info.id).is_some() {
                 return Err(Error::msg(format!("crsql_begin_alter: the window of {name} is open already")));
             }
-            if !self.is_armed(&table.info)? {
-                let read = schema::read(self.db, &table.info.name)?;
-                read.map_or(Ok(()), |info| self.rearm(info))?;
+            if let Some(info) = schema::read(self.db, &table.info.name)? {
+                // A rebuild takes the triggers away, which alone tell what was renamed before.
+                if !self.is_armed(&table.info)? || self.is_renamed(&info)? {
+                    self.rearm(info)?;
+                }
             }
             let Some(before) = self.table(table.info.id)? else { return Ok(()) };
             let columns = schema::read(self.db, &before.info.name)?.map_or_else(Vec::new, |info| info.columns);

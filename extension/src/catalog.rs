@@ -98,13 +98,15 @@ impl Table {
         Ok(*self.same_key.get_or_init(|| same))
     }
 
-    /// Whether its key is the one that the catalogue knows, and can be replicated. A migration may have made the table anew with
-    /// another one, and nobody have looked after it yet.
+    /// Whether its key is the one that the catalogue knows, and can be replicated, and its triggers are there. A migration may have made
+    /// the table anew, with another key or without triggers, and nobody have looked after it yet: what is merged now would not be told.
     pub fn has_fit_key(&self, session: &Session) -> Result<bool> {
         if let Some(fit) = self.fit_key.get() {
             return Ok(*fit);
         }
-        let fit = self.has_same_key(session)? && schema::key_refusal(session.db, &self.info)?.is_none();
+        let fit = self.has_same_key(session)?
+            && schema::key_refusal(session.db, &self.info)?.is_none()
+            && (session.window(self.info.id).is_some() || !session.own_triggers(&self.info.name)?.is_empty());
         Ok(*self.fit_key.get_or_init(|| fit))
     }
 
