@@ -46,6 +46,8 @@ fn nothing_is_merged_into_a_table_that_was_made_anew_before_it_is_looked_after()
     a.exec("INSERT INTO t VALUES(1, 'one')");
     b.exec("DROP TABLE t; CREATE TABLE t(id INTEGER PRIMARY KEY, c TEXT)");
     b.pull(&a);
+    assert!(b.rows("SELECT * FROM t").is_empty());
+    assert_eq!(b.one::<i64>("SELECT count(*) FROM crsql_pending"), 1, "it waits");
     b.exec("INSERT INTO crsql_changes VALUES('t', crsql_pack_columns(2), 'c', 'two', 1, 9, x'0b', 1, 0)");
     c.pull(&b);
     b.exec("SELECT starling_resume()");
