@@ -161,14 +161,13 @@ impl Session {
             if self.window(table.info.id).is_some() {
                 return Err(Error::msg(format!("crsql_begin_alter: the window of {name} is open already")));
             }
-            if let Some(info) = schema::read(self.db, &table.info.name)? {
-                // A rebuild takes the triggers away, which alone tell what was renamed before.
-                if !self.is_armed(&table.info)? || self.is_renamed(&info)? {
-                    self.rearm(info)?;
-                }
+            let Some(info) = schema::read(self.db, &table.info.name)? else { return Ok(()) };
+            let columns = info.columns.clone();
+            // As it is called now: what was renamed before is told by the triggers alone, which a rebuild takes away.
+            if !self.is_armed(&info)? {
+                self.rearm(info)?;
             }
             let Some(before) = self.table(table.info.id)? else { return Ok(()) };
-            let columns = schema::read(self.db, &before.info.name)?.map_or_else(Vec::new, |info| info.columns);
             let digest = self.digest(&before, groups_for(before.column_ids.len()), |_| false)?;
             self.pause_order(before.info.id, &before.info.name)?;
             self.arm_with(&before.info, sqlgen::window_triggers(&before.info, self.meta()?.file))?;

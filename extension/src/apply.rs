@@ -4,7 +4,7 @@
 
 use crate::catalog::Table;
 use crate::row_sql::RowWrite;
-use crate::rows::{bind_key, execute_with_key, is_the_rows};
+use crate::rows::{execute_with_key, is_the_rows};
 use crate::session::{MergingRow, Session, Sql};
 use crate::sqlite::{Error, Result};
 use starling_crdt::decide::{decide, Decision, Incoming, IncomingKind, LocalValues};
@@ -273,8 +273,7 @@ impl Session {
 
     pub(crate) fn run_delete(&self, table: &Table, key: &[u8]) -> Result<()> {
         let mut delete = self.of_table(Sql::DeleteRow, table)?;
-        bind_key(&mut delete, table, key)?;
-        delete.execute()
+        execute_with_key(&mut delete, table, key, std::iter::empty())
     }
 
     /// Updates cells of a visible row. What a user's trigger makes of the row is undone: its author's has run already (X10).

@@ -42,7 +42,7 @@ pub struct Table {
     /// Whether its rows have rowids that are not its key.
     spare_rowid: OnceCell<bool>,
     /// Whether its key is the one that the catalogue knows, and can be replicated.
-    fit_key: OnceCell<bool>,
+    takes_merges: OnceCell<bool>,
     /// Whether its key is the one that the catalogue knows.
     same_key: OnceCell<bool>,
     /// There is no such table at present: it is being made anew.
@@ -72,7 +72,7 @@ impl Table {
             portable: false,
             user_triggers: Cell::new(None),
             spare_rowid: OnceCell::new(),
-            fit_key: OnceCell::new(),
+            takes_merges: OnceCell::new(),
             same_key: OnceCell::new(),
             gone: false,
             history,
@@ -100,14 +100,14 @@ impl Table {
 
     /// Whether its key is the one that the catalogue knows, and can be replicated, and its triggers are there. A migration may have made
     /// the table anew, with another key or without triggers, and nobody have looked after it yet: what is merged now would not be told.
-    pub fn has_fit_key(&self, session: &Session) -> Result<bool> {
-        if let Some(fit) = self.fit_key.get() {
-            return Ok(*fit);
+    pub fn takes_merges(&self, session: &Session) -> Result<bool> {
+        if let Some(known) = self.takes_merges.get() {
+            return Ok(*known);
         }
-        let fit = self.has_same_key(session)?
+        let takes = self.has_same_key(session)?
             && schema::key_refusal(session.db, &self.info)?.is_none()
             && (session.window(self.info.id).is_some() || !session.own_triggers(&self.info.name)?.is_empty());
-        Ok(*self.fit_key.get_or_init(|| fit))
+        Ok(*self.takes_merges.get_or_init(|| takes))
     }
 
     /// The text of a per-table statement.

@@ -146,7 +146,7 @@ impl Session {
             // What was renamed or altered until now must be known by what it is called when the table is taken up again.
             self.settle_names()?;
             self.resume_table(table.info.id)?;
-            let Some(table) = self.crr_named(name, WHO)? else { return Ok(()) };
+            let Some(table) = self.table(table.info.id)? else { return Ok(()) };
             self.disarm(&table.info)?;
             self.retire_inbox(table.info.id)?;
             self.forget_order(table.info.id, &table.info.name)?;

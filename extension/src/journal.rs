@@ -6,6 +6,7 @@
 use crate::key_order::ByKey;
 use starling_crdt::ids::MAX_SEQ;
 use starling_crdt::local::{TouchKind, WORD_OF_MOVED};
+use std::collections::BTreeSet;
 
 /// Touches kept before the journal must be flushed: about 10 MB with their keys. Row clocks are written in key order, so
 /// the more keys a flush has, the more of them share a block.
@@ -115,6 +116,13 @@ impl Touches {
     /// The touches by key.
     pub fn by_key(&self) -> ByKey {
         ByKey::of(self.touches.len(), |i| self.named(i))
+    }
+
+    /// The tables of all touches.
+    pub fn tables(&self) -> BTreeSet<u32> {
+        // Most touches are of the table of the one before.
+        let mut last = None;
+        self.touches.iter().map(|touch| touch.table).filter(|table| last.replace(*table) != Some(*table)).collect()
     }
 
     /// Leaves out those of a table.

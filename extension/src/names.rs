@@ -173,7 +173,7 @@ impl Session {
     pub fn table_meant(&self, name: &str) -> Result<Option<Rc<Table>>> {
         if let Some(table) = self.table_named(name)? {
             // Changes for another key wait until `resume` has looked after the table.
-            return Ok(if table.has_fit_key(self)? && !self.is_in_alteration(&table) { Some(table) } else { None });
+            return Ok(if table.takes_merges(self)? && !self.is_in_alteration(&table) { Some(table) } else { None });
         }
         let former = {
             // One that was just renamed is still listed under its former name.

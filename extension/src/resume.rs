@@ -268,13 +268,6 @@ impl Session {
         }
     }
 
-    /// Whether columns of a table were renamed without a window, and that is not written down yet.
-    pub fn is_renamed(&self, info: &TableInfo) -> Result<bool> {
-        let mut known = info.clone();
-        self.fill_ids(&mut known)?;
-        Ok(self.renamed_outside(&known)?.is_some_and(|renames| !renames.is_empty()))
-    }
-
     /// The columns that ALTER TABLE renamed without a window, with the names that they have now; `info` has its ids filled
     /// in. `None` where the triggers are not those of the columns in the catalogue: they have not captured every write.
     pub fn renamed_outside(&self, info: &TableInfo) -> Result<Option<Vec<Listed>>> {

@@ -72,16 +72,23 @@ const fn is_word(b: u8) -> bool {
 
 /// Whether a keyword stands in SQL text outside comments, strings and quoted names.
 pub fn has_keyword(sql: &str, keyword: &str) -> bool {
-    tokens(sql).iter().any(|t| t.text.eq_ignore_ascii_case(keyword))
+    tokens(sql).iter().any(|t| is_one_of(t, &[keyword]))
+}
+
+/// Words that stand for the time.
+const TIMES: [&str; 3] = ["CURRENT_TIME", "CURRENT_DATE", "CURRENT_TIMESTAMP"];
+
+fn is_one_of(token: &Token<'_>, words: &[&str]) -> bool {
+    words.iter().any(|word| token.text.eq_ignore_ascii_case(word))
 }
 
 /// What SQLite makes of the text of a DEFAULT clause, as an expression in brackets: a name that stands alone is a string there.
 pub fn default_expression(text: &str) -> String {
-    const VALUES: [&str; 6] = ["NULL", "TRUE", "FALSE", "CURRENT_TIME", "CURRENT_DATE", "CURRENT_TIMESTAMP"];
+    let is_value = |t: &Token<'_>| is_one_of(t, &["NULL", "TRUE", "FALSE"]) || is_one_of(t, &TIMES);
     let is_name = |t: &Token<'_>| {
         let word = t.text.bytes().next().is_some_and(|b| is_word(b) && !b.is_ascii_digit());
         let quoted = t.text.starts_with(['"', '`', '[']);
-        quoted || (word && !VALUES.iter().any(|v| t.text.eq_ignore_ascii_case(v)))
+        quoted || (word && !is_value(t))
     };
     match tokens(text).as_slice() {
         [name] if is_name(name) => format!("('{}')", bare_name(name.text).replace('\'', "''")),
@@ -93,16 +100,14 @@ pub fn default_expression(text: &str) -> String {
 /// Whether an expression may come to another value another time: it calls a function, or asks for the time.
 pub fn may_vary(expression: &str) -> bool {
     let tokens = tokens(expression);
-    let is = |token: &Token<'_>, words: &[&str]| words.iter().any(|word| token.text.eq_ignore_ascii_case(word));
     let is_call = |pair: &[Token<'_>]| {
         let [name, open] = pair else { return false };
         let named = name.text.bytes().next().is_some_and(|b| is_word(b) || matches!(b, b'"' | b'`' | b'['));
         open.text == "("
             && named
-            && !is(name, &["CAST", "IN", "NOT", "AND", "OR", "CASE", "WHEN", "THEN", "ELSE", "BETWEEN", "LIKE"])
+            && !is_one_of(name, &["CAST", "IN", "NOT", "AND", "OR", "CASE", "WHEN", "THEN", "ELSE", "BETWEEN", "LIKE"])
     };
-    tokens.iter().any(|t| is(t, &["CURRENT_TIME", "CURRENT_DATE", "CURRENT_TIMESTAMP"]))
-        || tokens.windows(2).any(is_call)
+    tokens.iter().any(|t| is_one_of(t, &TIMES)) || tokens.windows(2).any(is_call)
 }
 
 /// The first word or quoted name of a text, as it stands there.

@@ -7,7 +7,6 @@ use crate::sqlite::Result;
 use starling_crdt::local::TouchKind;
 use starling_crdt::row_clock::RowClock;
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// A table that the batch touches.
@@ -66,11 +65,8 @@ impl Session {
         if !self.knows_schema(self.schema_version()?) {
             self.refresh()?;
         }
-        let (mut gone, mut seen) = (Vec::new(), BTreeSet::new());
-        for table in (0..touches.len()).filter_map(|i| touches.get(i)).map(|t| t.table) {
-            if !seen.insert(table) {
-                continue;
-            }
+        let mut gone = Vec::new();
+        for table in touches.tables() {
             let there = match self.table_of_touches(table)? {
                 Some(now) => now.gone || now.has_same_key(self)?,
                 None => false,
@@ -85,9 +81,8 @@ impl Session {
 
     /// Whether the tables of all touches are there, as far as the catalogue knows: it may be one of before a DROP.
     pub fn knows_touched(&self, touches: &Touches) -> Result<bool> {
-        let mut last = None;
-        for table in (0..touches.len()).filter_map(|i| touches.get(i)).map(|t| t.table) {
-            if last.replace(table) != Some(table) && self.table_of_touches(table)?.is_none() {
+        for table in touches.tables() {
+            if self.table_of_touches(table)?.is_none() {
                 return Ok(false);
             }
         }

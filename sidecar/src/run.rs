@@ -209,7 +209,7 @@ fn become_own_site(db: &DbPath) -> Result<(), Error> {
 
 /// Tries until there is a database at the path again, and tells whoever asks meanwhile.
 async fn reopen(db: &DbPath, tcp: &TcpListener) -> Store {
-    let (mut told, mut waiting) = (None, None);
+    let (mut told, mut waiting): (_, Option<Waiting>) = (None, None);
     loop {
         let path = db.clone();
         let attempt = tokio::task::spawn_blocking(move || {
@@ -221,7 +221,7 @@ async fn reopen(db: &DbPath, tcp: &TcpListener) -> Store {
         match attempt.await {
             Ok(Ok(store)) => {
                 if let Some(waiting) = waiting {
-                    Waiting::end(waiting).await;
+                    waiting.end().await;
                 }
                 return store;
             }
@@ -381,10 +381,7 @@ fn serve_http(config: &RunConfig, sockets: &Sockets, opener: &Opener, gate: &Arc
 
 /// Requests under way are finished, within reason.
 async fn end_http(http: tokio::task::JoinHandle<()>, pool: Arc<Pool>) {
-    let abort = http.abort_handle();
-    if tokio::time::timeout(Duration::from_millis(1000), http).await.is_err() {
-        abort.abort();
-    }
+    api::end(http, Duration::from_millis(1000)).await;
     let ended = tokio::task::spawn_blocking(move || pool.join());
     if tokio::time::timeout(Duration::from_millis(1000), ended).await.is_err() {
         tracing::warn!("a statement over HTTP did not end in time");

@@ -33,9 +33,6 @@ impl Waiting {
     /// Answers no more, and leaves the sockets to the node.
     pub async fn end(self) {
         let _ = self.stop.send(true);
-        let abort = self.http.abort_handle();
-        if tokio::time::timeout(PATIENCE, self.http).await.is_err() {
-            abort.abort();
-        }
+        api::end(self.http, PATIENCE).await;
     }
 }

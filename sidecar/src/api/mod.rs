@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{watch, Semaphore};
+use tokio::task::JoinHandle;
 
 /// What the HTTP server works with.
 #[derive(Debug)]
@@ -50,6 +51,14 @@ pub async fn refuse(listener: TcpListener, stop: watch::Receiver<bool>) {
     let router =
         Router::new().fallback(move || std::future::ready(reply(StatusCode::SERVICE_UNAVAILABLE, refusal.clone())));
     listen::serve(listener, router, stop, HEADER_TIMEOUT).await;
+}
+
+/// Waits for a server that was told to stop, and ends it if that takes longer.
+pub async fn end(serving: JoinHandle<()>, patience: Duration) {
+    let abort = serving.abort_handle();
+    if tokio::time::timeout(patience, serving).await.is_err() {
+        abort.abort();
+    }
 }
 
 async fn serve_api(listener: TcpListener, api: Api, stop: watch::Receiver<bool>, patience: Duration) {

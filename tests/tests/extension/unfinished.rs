@@ -12,6 +12,20 @@ fn site() -> Site {
     site
 }
 
+/// What another node is told is what is there.
+fn assert_told(site: &Site, context: &str) {
+    let peer = Site::memory().with(&[("t", T)]);
+    peer.pull(site);
+    assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"), "{context}");
+}
+
+/// SQLite has undone more than the statement that failed.
+fn assert_refused(site: &Site, committed: rusqlite::Result<()>) {
+    let error = committed.expect_err("it is not to be committed").to_string();
+    assert!(error.contains("can only be rolled back"), "{error}");
+    assert_told(site, "nothing is told that did not happen");
+}
+
 /// Runs `then` while a SELECT and this statement have given one row each; both are finished before the COMMIT.
 fn with_unfinished(db: &Connection, sql: &str, then: impl FnOnce()) -> rusqlite::Result<()> {
     let mut reader = db.prepare("SELECT * FROM sqlite_master").expect("it compiles");
@@ -37,24 +51,13 @@ fn what_sqlite_undoes_with_a_failed_statement_of_another_is_not_lost_in_silence(
             site.exec("DELETE FROM t WHERE id = 8");
             site.refused("INSERT INTO t VALUES(30, 0, 0), (9, 0, 0)");
         });
-        let error = committed.expect_err("SQLite has undone the DELETE too").to_string();
-        assert!(error.contains("can only be rolled back"), "{error}");
-        let peer = Site::memory().with(&[("t", T)]);
-        peer.pull(&site);
-        assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"), "nothing is told that did not happen");
+        assert_refused(&site, committed);
     }
 }
 
 /// The pager opens all savepoints below the one that it is asked for, and keeps them when that one ends.
 #[test]
 fn savepoints_that_sqlite_does_not_tell_of_are_open_all_the_same() {
-    let check = |site: &Site, committed: rusqlite::Result<()>| {
-        let error = committed.expect_err("SQLite has undone more than the statement that failed").to_string();
-        assert!(error.contains("can only be rolled back"), "{error}");
-        let peer = Site::memory().with(&[("t", T)]);
-        peer.pull(site);
-        assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"));
-    };
     let returning = "UPDATE t SET a = a + 1 WHERE id < 9 RETURNING id";
     let two = site();
     let (mut first, mut second) =
@@ -67,7 +70,7 @@ fn savepoints_that_sqlite_does_not_tell_of_are_open_all_the_same() {
     while b.next().expect("it goes on").is_some() {}
     drop(b);
     two.refused("INSERT INTO t VALUES(30, 0, 0), (9, 0, 0)");
-    check(&two, two.db.execute_batch("COMMIT"));
+    assert_refused(&two, two.db.execute_batch("COMMIT"));
 
     // A plain table's statement that began while another one read, and a CRR that is written before and after BEGIN.
     let plain = site();
@@ -82,7 +85,7 @@ fn savepoints_that_sqlite_does_not_tell_of_are_open_all_the_same() {
     plain.exec("INSERT INTO t VALUES(6, 6, 6), (7, 7, 7); DELETE FROM t WHERE id = 8; BEGIN");
     plain.refused("INSERT INTO t VALUES(30, 0, 0), (9, 0, 0)");
     drop(writing);
-    check(&plain, plain.db.execute_batch("COMMIT"));
+    assert_refused(&plain, plain.db.execute_batch("COMMIT"));
 }
 
 #[test]
@@ -92,9 +95,7 @@ fn where_no_statement_fails_all_of_it_is_told() {
     with_unfinished(&site.db, unfinished, || site.exec("DELETE FROM t WHERE id = 8; UPDATE t SET b = 1 WHERE id > 2"))
         .expect("it is committed");
     assert_eq!(site.rows("SELECT * FROM t"), ["1|2|0", "2|2|0", "3|2|1", "9|1|1"]);
-    let peer = Site::memory().with(&[("t", T)]);
-    peer.pull(&site);
-    assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"));
+    assert_told(&site, "");
 }
 
 #[test]
@@ -108,9 +109,7 @@ fn a_failed_statement_within_savepoints_undoes_itself_alone() {
     site.refused("INSERT INTO t VALUES(31, 0, 0), (9, 0, 0)");
     site.exec("COMMIT");
     assert_eq!(site.rows("SELECT * FROM t"), ["1|5|0", "2|1|0", "3|7|0", "9|1|0"]);
-    let peer = Site::memory().with(&[("t", T)]);
-    peer.pull(&site);
-    assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"));
+    assert_told(&site, "");
 }
 
 /// Nine values that wait to be logged, and a read of the changes that is interrupted while they are.
@@ -138,9 +137,7 @@ fn nine_values_whose_log_was_interrupted_are_committed_whole_or_the_commit_says_
         }
         match site.db.execute_batch("COMMIT") {
             Ok(()) => {
-                let peer = Site::memory().with(&[("t", T)]);
-                peer.pull(&site);
-                assert_eq!(peer.rows("SELECT * FROM t"), site.rows("SELECT * FROM t"), "{steps}");
+                assert_told(&site, &format!("step {steps}"));
             }
             Err(e) => {
                 assert!(read.is_err(), "{steps}: {e}");
