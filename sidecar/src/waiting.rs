@@ -22,12 +22,13 @@ pub struct Waiting {
 impl Waiting {
     /// Begins to answer on a node's own sockets. What cannot be served is left out: the log says why the node waits.
     pub fn start(tcp: &TcpListener, db: &DbPath) -> std::io::Result<Self> {
+        // Nobody receives the questions, which says as much. First, so that whoever was told over HTTP can ask it.
+        let (questions, _) = mpsc::channel(1);
+        let admin = Admin::start(SocketPlace::of(db.path()), questions).ok();
         let listener = tokio::net::TcpListener::from_std(tcp.try_clone()?)?;
         let (stop, stopped) = watch::channel(false);
         let http = tokio::spawn(api::refuse(listener, stopped));
-        // Nobody receives the questions, which says as much.
-        let (questions, _) = mpsc::channel(1);
-        Ok(Self { http, stop, _admin: Admin::start(SocketPlace::of(db.path()), questions).ok() })
+        Ok(Self { http, stop, _admin: admin })
     }
 
     /// Answers no more, and leaves the sockets to the node.
