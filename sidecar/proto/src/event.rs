@@ -137,7 +137,7 @@ pub enum Event {
     PullFailed { pull: PullKey, from: SiteId, why: String },
     /// A changeset could not be merged.
     MergeFailed { dot: Dot, why: String },
-    /// One dot was used for two transactions.
+    /// One dot was used for two transactions. Told once; not where only the site whose dot it is can know.
     Fork { peer: SiteId, own: bool, origin: Origin, version: u64 },
     /// Peers hold commits of this site that it has lost itself.
     LostCommits { peer: SiteId, origin: Origin, held: u64, known: u64 },

@@ -391,7 +391,8 @@ impl Driver {
                 self.ended = Some(Ended::Renamed(why));
             }
             StoreEvent::Rehomed { origins: 1.. } => {
-                let why = "transactions whose numbers had been used twice have a name of their own now";
+                let why =
+                    "one version number was used for two transactions; those made here have a name of their own now";
                 self.ended = Some(Ended::Renamed(why));
             }
             StoreEvent::NewEpoch { drawn: false } | StoreEvent::Rehomed { origins: 0 } => self.edges.watch.go_on(),

@@ -20,6 +20,8 @@ const AGAIN_US: u64 = 5_000_000;
 struct Fork {
     /// When it was first seen.
     since: Now,
+    /// Whether the log has a line of it.
+    logged: bool,
     /// When others were last told.
     told: Option<Now>,
     /// When the store was last asked to re-home it.
@@ -33,13 +35,12 @@ pub(super) struct Forks {
 }
 
 impl Forks {
-    /// The origin's entry, and whether it is new.
-    fn entry(&mut self, now: Now, origin: &Origin) -> (&mut Fork, bool) {
-        let new = !self.seen.contains_key(origin);
-        if new && self.seen.len() >= MAX_FORKS {
+    /// The origin's entry.
+    fn entry(&mut self, now: Now, origin: &Origin) -> &mut Fork {
+        if !self.seen.contains_key(origin) && self.seen.len() >= MAX_FORKS {
             self.seen.pop_first();
         }
-        (self.seen.entry(*origin).or_insert(Fork { since: now, told: None, asked: None }), new)
+        self.seen.entry(*origin).or_insert(Fork { since: now, logged: false, told: None, asked: None })
     }
 }
 
@@ -56,7 +57,12 @@ impl Node {
     /// The store found that `theirs`, of a peer's, contradicts it; `ours` is what it holds instead.
     pub(super) fn on_fork(&mut self, now: Now, peer: SiteId, theirs: &Vector, ours: &Vector) {
         for (origin, state) in &ours.origins {
-            let (fork, new) = self.forks.entry(now, origin);
+            let own = origin.site == self.config.site_id;
+            // Without a token it is a question: that site may only have written since it told its vector, and knows.
+            let certain = own || state.head_token != 0;
+            let fork = self.forks.entry(now, origin);
+            let to_log = certain && !fork.logged;
+            fork.logged |= certain;
             if is_due(now, &mut fork.told) {
                 let frame = Frame::Fork(only(ours, origin));
                 self.send(peer, &frame);
@@ -64,9 +70,8 @@ impl Node {
                     self.send(origin.site, &frame);
                 }
             }
-            if new {
+            if to_log {
                 let version = state.claimed.ranges().first().map_or(0, |r| r.0);
-                let own = origin.site == self.config.site_id;
                 self.event(Event::Fork { peer, own, origin: *origin, version });
             }
             self.settle(now, origin, theirs);
@@ -85,7 +90,7 @@ impl Node {
         let own = origin.site == self.config.site_id;
         // Nothing is left to wait for where that site has given the name up.
         let forsaken = theirs.origins.get(origin).is_some_and(|state| state.head_token == FORSAKEN);
-        let (fork, _) = self.forks.entry(now, origin);
+        let fork = self.forks.entry(now, origin);
         if (own || forsaken || now.since(fork.since) >= PATIENCE_US) && is_due(now, &mut fork.asked) {
             self.outputs.push_back(Output::Rehome { vector: only(theirs, origin) });
         }

@@ -409,6 +409,25 @@ fn commits_that_the_book_has_not_heard_of_are_no_lost_commits() {
 }
 
 #[test]
+fn what_a_site_may_have_written_since_is_asked_and_only_what_is_certain_is_logged_once() {
+    let mut rig = Rig::new();
+    rig.ready(2);
+    let origin = Origin { site: site(2), epoch: 1 };
+    let vector = |version, token| {
+        let mut vector = Vector::default();
+        vector.claim(origin, version, version, token);
+        vector
+    };
+    let mut found = |token| {
+        let outputs = rig.give(Input::ForkDetected { peer: site(2), theirs: vector(3, 12), ours: vector(4, token) });
+        rig.now = rig.now.after(6_000_000);
+        let asked = frames_to(&outputs, 2).iter().any(|f| matches!(f, Frame::Fork(_)));
+        (asked, event(&outputs, |e| matches!(e, Event::Fork { .. })))
+    };
+    assert_eq!([found(0), found(77), found(77)], [(true, false), (true, true), (true, false)]);
+}
+
+#[test]
 fn a_node_that_overslept_accuses_nobody() {
     let mut rig = Rig::new();
     rig.ready(2);
