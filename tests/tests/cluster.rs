@@ -94,6 +94,22 @@ fn a_hundred_thousand_rows_arrive_at_two_peers_at_once_and_never_in_part() {
     assert!(converged(&[&a, &b, &c]));
 }
 
+#[test]
+fn a_node_that_is_told_to_stop_ships_what_was_committed_to_the_last() {
+    let cluster = cluster_or_skip!();
+    let mut a = cluster.node("a", &[]);
+    let b = cluster.node("b", &[&a]);
+    for round in 1..=5 {
+        b.site.exec("REPLACE INTO m VALUES('hello', 'x', 0)");
+        until("they know each other", SOON, || converged(&[&a, &b]));
+        a.site.exec(&format!("INSERT INTO m VALUES('last {round}', 'x', {round})"));
+        assert_eq!(a.terminate(), Some(0), "{}", a.log());
+        // Nobody else has it, and whoever had it is gone.
+        until("the last commit", SOON, || b.site.one::<i64>("SELECT max(n) FROM m") == round);
+        a.start(&[&b]);
+    }
+}
+
 /// Runs SQL in the stock shell, which knows nothing of the extension; in an embedded SQLite without it where there is none.
 fn stock(db: &std::path::Path, sql: &str) {
     let shell = std::process::Command::new("sqlite3").arg("-cmd").arg(".timeout 20000").arg(db).arg(sql).output();

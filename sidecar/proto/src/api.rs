@@ -337,7 +337,7 @@ pub enum Input {
 /// Who holds everything that this site has committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HeldBy {
-    /// All peers that are connected, or there are none.
+    /// All peers that are connected, or there are none and none is about to be.
     All,
     /// At least one.
     Some,

@@ -52,6 +52,11 @@ impl Dialer {
         }
     }
 
+    /// Whether a connection is asked for, or under way, that has not failed yet.
+    pub(crate) fn is_hopeful(&self) -> bool {
+        self.wanted.keys().chain(self.dialing.keys()).any(|addr| !self.failures.contains_key(addr))
+    }
+
     /// A connection to `addr` stands, or it leads to a site that is connected already.
     pub(crate) fn reached(&mut self, addr: &SocketAddr) {
         self.dialing.remove(addr);

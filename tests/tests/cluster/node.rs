@@ -110,6 +110,14 @@ impl Node {
         }
     }
 
+    /// kill -TERM, and its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let mut child = self.child.take()?;
+        let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("it runs");
+        assert!(told.success());
+        child.wait().expect("it ends").code()
+    }
+
     fn log_path(&self) -> PathBuf {
         self.dir.join(format!("{}.log", self.name))
     }

@@ -45,6 +45,8 @@ impl Node {
         let peers = self.ready_peers();
         let holding = peers.iter().filter(|peer| self.holds(peer, &own)).count();
         match holding {
+            // Just started: the first connection may be about to stand.
+            0 if peers.is_empty() && (!self.peers.is_empty() || self.dialer.is_hopeful()) => HeldBy::Nobody,
             n if n == peers.len() => HeldBy::All,
             0 => HeldBy::Nobody,
             _ => HeldBy::Some,

@@ -1,7 +1,7 @@
 //! What one node does, input by input.
 
 use super::*;
-use crate::api::{Changeset, HangupReason, PullKey, ServeKey, Timing};
+use crate::api::{Changeset, HangupReason, HeldBy, PullKey, ServeKey, Timing};
 use crate::frames::{answer_done, answer_part, answer_refused, encode_payload, sync_request, Hello};
 use crate::limits::MAX_UNMERGED_BYTES;
 use starling_crdt::changeset::{DotHeader, Header, PartReader, PartWriter};
@@ -451,6 +451,18 @@ fn who_leaves_says_so_and_is_silent_afterwards() {
     assert!(matches!(out.last(), Some(Output::Event(Event::Left))));
     assert_eq!(rig.node.next_deadline(), None);
     assert!(rig.push(2, 7, 1).is_empty());
+}
+
+#[test]
+fn who_stops_before_the_first_connection_stands_waits_for_it_but_not_for_one_that_failed() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.node.held_by(), HeldBy::All);
+    rig.give(Input::Join { addrs: vec![addr(2)] });
+    assert_eq!(rig.node.held_by(), HeldBy::Nobody);
+    rig.give(Input::DialFailed { addr: addr(2), why: "nobody answers".to_owned() });
+    assert_eq!(rig.node.held_by(), HeldBy::All);
+    rig.up(2);
+    assert_eq!(rig.node.held_by(), HeldBy::Nobody, "it has not said who it is");
 }
 
 #[test]
