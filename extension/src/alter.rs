@@ -22,6 +22,8 @@ use std::rc::Rc;
 /// An open window.
 #[derive(Debug)]
 pub struct AlterWindow {
+    /// No transaction was open: its savepoint is one.
+    whole: bool,
     /// The table as it was.
     before: Rc<Table>,
     /// Its columns in the order of the schema.
@@ -149,6 +151,7 @@ impl Session {
     pub fn begin_alter(&self, name: &str) -> Result<()> {
         let Some(table) = self.crr_named(name, "crsql_begin_alter")? else { return Ok(()) };
         let id = table.info.id;
+        let whole = self.db.is_autocommit();
         self.db.exec(&open(id))?;
         let begin = || {
             self.join_transaction()?;
@@ -171,10 +174,10 @@ impl Session {
             let digest = self.digest(&before, groups_for(before.column_ids.len()), |_| false)?;
             self.pause_order(before.info.id, &before.info.name)?;
             self.arm_with(&before.info, sqlgen::window_triggers(&before.info, self.meta()?.file))?;
-            self.tx_mut().windows.push(Rc::new(AlterWindow { before, columns, digest }));
+            self.tx_mut().windows.push(Rc::new(AlterWindow { whole, before, columns, digest }));
             Ok(())
         };
-        begin().inspect_err(|_| self.undo(&undo(id)))
+        begin().inspect_err(|_| self.undo(&undo(id, whole)))
     }
 
     /// The table that touches are of. In its window that is the one with the columns of before: a write of the row is one of each
@@ -248,7 +251,7 @@ impl Session {
         let id = window.before.info.id;
         let result = self.close_window(&window).and_then(|()| self.db.exec(&keep(id)));
         result.map_err(|e| {
-            self.undo(&undo(id));
+            self.undo(&undo(id, window.whole));
             self.forget_catalog();
             Error::new(e.code, format!("{}; everything since crsql_begin_alter was rolled back", e.message))
         })
@@ -418,7 +421,11 @@ fn keep(id: u32) -> String {
     format!("RELEASE crsql_alter_{id}")
 }
 
-fn undo(id: u32) -> String {
+/// A RELEASE of what is the whole transaction would be a COMMIT, which a reader can keep from happening.
+fn undo(id: u32, whole: bool) -> String {
+    if whole {
+        return "ROLLBACK".to_owned();
+    }
     format!("ROLLBACK TO crsql_alter_{id}; RELEASE crsql_alter_{id}")
 }
 

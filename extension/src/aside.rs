@@ -100,6 +100,7 @@ impl Session {
     }
 
     fn drop_part(&self, id: i64) -> Result<()> {
+        self.tx_mut().aside_looks += 1;
         let mut drop = self.fixed("DELETE FROM main.crsql_aside WHERE id = ?1")?;
         drop.bind_int(1, id)?;
         drop.execute()

@@ -30,6 +30,9 @@ impl Session {
     pub fn as_crr_after(&self, former: Option<u32>, name: &str, wanted: Option<Capture>) -> Result<()> {
         let seen = self.schema_version()?;
         let mut info = self.fit_table(name)?;
+        if former.is_none() && self.is_crr_already(&info, wanted)? {
+            return Ok(());
+        }
         self.check_encoding()?;
         self.ensure_schema()?;
         self.keeping_rowid(|| {
@@ -48,6 +51,20 @@ impl Session {
                 Ok(())
             })
         })
+    }
+
+    /// Whether there is nothing to do: programs say it at each start, also where another one is writing, or they may only read.
+    fn is_crr_already(&self, info: &TableInfo, wanted: Option<Capture>) -> Result<bool> {
+        if !self.has_schema()? || !self.tx.borrow().windows.is_empty() {
+            return Ok(false);
+        }
+        self.refresh()?;
+        if !self.agrees_with_schema()? {
+            return Ok(false);
+        }
+        let Some(table) = self.table_named(&info.name)? else { return Ok(false) };
+        let present = self.capture_of(table.info.id)?;
+        Ok(wanted.is_none_or(|wanted| wanted == present) && self.is_armed(info)?)
     }
 
     /// A table of `main` that can be a CRR, as it is.

@@ -239,7 +239,7 @@ impl Session {
     /// The newest claimed dot of an origin; 0 = none.
     fn newest_claimed(&self, ordinal: u32) -> Result<u64> {
         let present = if ordinal == self.meta()?.origin { self.tail()?.last_local } else { 0 };
-        let mut newest = self.fixed("SELECT max(hi) FROM main.crsql_claim WHERE origin = ?1")?;
+        let mut newest = self.fixed("SELECT hi FROM main.crsql_claim WHERE origin = ?1 ORDER BY lo DESC LIMIT 1")?;
         newest.bind_int(1, i64::from(ordinal))?;
         newest.step()?;
         Ok(present.max(newest.column_int(0).max(0).cast_unsigned()))

@@ -52,7 +52,7 @@ pub const FUNCTIONS: &[(&CStr, Arity, FunctionFlags, Function)] = &[
     (c"starling_forks", (1, 2), DIRECT, forks),
     (c"starling_rehome", (1, 1), DIRECT, rehome),
     (c"starling_new_epoch", (0, 1), DIRECT, new_epoch),
-    (c"starling_new_site", (0, 0), DIRECT, new_site),
+    (c"starling_new_site", (0, 1), DIRECT, new_site),
     (c"starling_prune", (1, 1), DIRECT, prune),
     (c"starling_aside", (0, 0), SAFE, aside),
     (c"starling_resume", (0, 0), DIRECT, resume),
@@ -392,12 +392,17 @@ fn new_epoch(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
     Ok(if drawn { ok() } else { Output::Null })
 }
 
-fn new_site(session: &Shared, _: Db, _: &Args<'_>) -> Result<Output> {
+fn new_site(session: &Shared, _: Db, args: &Args<'_>) -> Result<Output> {
+    let wanted = match args.get(0) {
+        ValueRef::Null => None,
+        ValueRef::Blob(id) if id.len() == 16 => id.try_into().ok().map(SiteId),
+        _ => return Err(Error::msg("starling_new_site: a site id is a BLOB of 16 bytes")),
+    };
     session.ensure_schema()?;
     session.atomically(|| {
         session.join_transaction()?;
         session.refresh()?;
-        under_new_names(session, || session.new_site())
+        under_new_names(session, || session.new_site(wanted))
     })?;
     Ok(Output::Blob(session.meta()?.site.0.to_vec()))
 }

@@ -178,6 +178,13 @@ impl Touches {
         self.touches.push(JournalTouch { table, key_start, key_len, kind: PackedKind::pack(kind), seq });
     }
 
+    /// A copy of the first of them.
+    fn first(&self, len: usize) -> Self {
+        let arena = self.touches.get(len).map_or(self.arena.len(), |next| next.key_start as usize);
+        let touches = self.touches.get(..len).unwrap_or(&self.touches).to_vec();
+        Self { touches, arena: self.arena.get(..arena).unwrap_or_default().to_vec() }
+    }
+
     fn truncate(&mut self, len: usize) {
         if let Some(first) = self.touches.get(len) {
             self.arena.truncate(first.key_start as usize);
@@ -249,9 +256,7 @@ impl Journal {
     pub fn take(&mut self) -> Touches {
         for mark in &mut self.marks {
             if mark.saved.is_none() {
-                let mut saved = self.now.clone();
-                saved.truncate(mark.len);
-                mark.saved = Some(saved);
+                mark.saved = Some(self.now.first(mark.len));
             }
         }
         self.flushes += 1;

@@ -136,10 +136,17 @@ impl VTab for JournalTable {
         self.session.known_tail.set(None);
         self.session.forget_plain();
         self.session.doubt_catalog();
-        self.session.doubt_refused_since();
         let sure = self.session.journal.borrow().is_sure_of(n);
         self.session.journal.borrow_mut().rollback_to(n);
+        let looks = self.session.tx.borrow().aside_looks;
         self.session.tx.borrow_mut().rollback_to(n);
+        if self.session.tx.borrow().aside_looks == looks {
+            // All that is known was known at the savepoint: a row that is refused, and nothing but its write undone, is no reason
+            // to read everything anew.
+            self.session.doubt_refused();
+        } else {
+            self.session.doubt_refused_since();
+        }
         self.session.meta.replace(None);
         if !sure {
             // SQLite has undone other statements than the one that failed, or not this one: better a COMMIT that fails.
@@ -173,12 +180,23 @@ impl Session {
     /// builds do. Where it fails, SQLite may not undo what the statement has done so far: one that only reads needs no
     /// statement journal, which is what makes it cheap. So the transaction is spoilt as a whole.
     pub fn touched(&self, values: &Args<'_>) -> Result<()> {
-        self.join_transaction()?;
+        self.join_transaction().map_err(|e| self.as_a_full_disk(e))?;
         if !self.tx.borrow().active {
             // Joining ended with itself: no statement that writes is under way, so this is not a trigger's call.
             return Err(Error::msg(format!("{JOURNAL} is called by triggers only")));
         }
         self.touch(values).inspect_err(|_| self.poison())
+    }
+
+    /// An error at which SQLite undoes the transaction of a statement that has no statement journal: nobody is told of the COMMIT of
+    /// a transaction that could not be joined, so it cannot be spoilt.
+    fn as_a_full_disk(&self, e: Error) -> Error {
+        let undoes = [codes::NOMEM, codes::IOERR, codes::INTERRUPT, codes::FULL].contains(&e.primary());
+        if undoes || self.db.is_autocommit() {
+            return e;
+        }
+        let what = "what this statement writes cannot be captured, and SQLite can only undo it with its transaction";
+        Error::new(codes::FULL, format!("starling: {what} ({e})"))
     }
 
     /// One touch, as a trigger tells it.

@@ -70,6 +70,7 @@ impl Refused {
 impl Session {
     /// A part was put aside.
     pub fn note_put_aside(&self) {
+        self.tx_mut().aside_looks += 1;
         let mut refused = self.refused.borrow_mut();
         (refused.put, refused.known) = (true, false);
     }
@@ -146,6 +147,7 @@ impl Session {
             return Ok(false);
         }
         while next.step()? {
+            self.tx_mut().aside_looks += 1;
             let (id, hash) = (next.column_int(0), next.column_int(1));
             let reason = next.column_text(2);
             if reason != NO_TABLE.as_bytes() && reason != NO_COLUMN.as_bytes() {
@@ -222,6 +224,7 @@ impl Session {
             if fit > 0 {
                 changes += fit;
                 used.extend(parts);
+                self.tx_mut().aside_looks += 1;
                 self.refused.borrow_mut().is_done_with(table, &key);
             }
         }

@@ -65,19 +65,27 @@ impl Session {
         if self.db.prepare_transient("PRAGMA main.table_info(crsql_origin)")?.step()? {
             return Ok(true);
         }
-        self.check_relative().map(|()| false)
+        self.site_put_there().map(|_| false)
     }
 
-    /// A file of the format's elder relative must not be taken for an empty one.
-    fn check_relative(&self) -> Result<()> {
+    /// The site id of a table `crsql_site_id(site_id, ordinal)` that a program has put into a file without anything else of the
+    /// kind, to choose it. A file of the format's elder relative must not be taken for one, nor for an empty one.
+    fn site_put_there(&self) -> Result<Option<[u8; 16]>> {
         let mut find = self.db.prepare_transient("SELECT type FROM main.sqlite_master WHERE name = 'crsql_site_id'")?;
-        if find.step()? && find.column_text(0) == b"table" {
-            return Err(Error::msg(
-                "this file holds cr-sqlite's own tables. Export its tables with plain SQL into a new file and call \
-                 crsql_as_crr there",
-            ));
+        if !find.step()? || find.column_text(0) != b"table" {
+            return Ok(None);
         }
-        Ok(())
+        let others =
+            "SELECT EXISTS(SELECT 1 FROM main.sqlite_master WHERE name = 'crsql_master' OR name GLOB '*__crsql_clock')";
+        if self.int(others)? == 0 {
+            let mut only = self.db.prepare_transient("SELECT ordinal, site_id FROM main.crsql_site_id")?;
+            if only.step()? && only.column_int(0) == 0 {
+                if let Ok(site) = <[u8; 16]>::try_from(only.column_blob(1)) {
+                    return if only.step()? { Err(of_relative()) } else { Ok(Some(site)) };
+                }
+            }
+        }
+        Err(of_relative())
     }
 
     fn file_id(&self) -> Result<i64> {
@@ -100,6 +108,10 @@ impl Session {
             if joins {
                 self.join_transaction()?;
             }
+            let chosen = self.site_put_there()?;
+            if chosen.is_some() {
+                self.db.exec("DROP TABLE main.crsql_site_id")?;
+            }
             self.db.exec(&schema())?;
             self.db.exec(&format!(
                 "INSERT OR IGNORE INTO main.crsql_master VALUES('crsqlite_version', 160300), \
@@ -108,7 +120,7 @@ impl Session {
                 (self.token() as u32) & FILE_ID_MASK
             ))?;
             let mut site = self.db.prepare_transient("INSERT INTO main.crsql_site(id, site_id) VALUES(1, ?1)")?;
-            site.bind_blob(1, uuid_v4(self).as_slice())?;
+            site.bind_blob(1, chosen.unwrap_or_else(|| uuid_v4(self)).as_slice())?;
             site.execute()?;
             self.db.exec("INSERT INTO main.crsql_master VALUES('self', 1)")?;
             self.draw_epoch(1, 0)
@@ -148,18 +160,21 @@ impl Session {
         Ok(())
     }
 
-    /// Makes this database a site of its own: what was written so far stays the former site's (a copied file).
-    pub fn new_site(&self) -> Result<()> {
+    /// Makes this database a site of its own, by the id that is wanted or a new one: what was written so far stays the former site's
+    /// (a copied file). One that it knows already it goes on as, in an epoch of its own (a node brought back by another one's file).
+    pub fn new_site(&self, wanted: Option<SiteId>) -> Result<()> {
         let meta = self.meta()?;
+        if wanted == Some(meta.site) {
+            return Ok(());
+        }
         let tail = self.tail()?;
         if tail.last_local > 0 {
             self.claim(meta.origin, 1, tail.last_local, tail.last_local_token)?;
         }
-        let mut site = self.db.prepare_transient("INSERT INTO main.crsql_site(site_id) VALUES(?1)")?;
-        site.bind_blob(1, uuid_v4(self).as_slice())?;
-        site.execute()?;
-        let row = self.db.last_insert_rowid();
+        let row = i64::from(self.author(&wanted.unwrap_or_else(|| SiteId(uuid_v4(self))))?);
         self.set_master("self", &row.to_string())?;
+        // Its number as an author is 0 from now on.
+        self.tx_mut().last_site = None;
         self.draw_epoch(row, tail.db_version)?;
         self.forget_tail();
         Ok(())
@@ -325,4 +340,10 @@ fn uuid_v4(session: &Session) -> [u8; 16] {
 fn boot_id() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_string()).filter(|id| !id.is_empty())
+}
+
+fn of_relative() -> Error {
+    Error::msg(
+        "this file holds cr-sqlite's own tables. Export its tables with plain SQL into a new file and call crsql_as_crr there",
+    )
 }

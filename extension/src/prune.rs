@@ -13,7 +13,10 @@ use crate::sqlite::Result;
 use starling_crdt::log_chunk::{ChunkReader, ChunkWriter, Entry, Kind, CHUNK_TARGET};
 use starling_crdt::record::flags;
 use starling_crdt::row_clock::RowClock;
+use std::collections::hash_map;
+use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 /// Garbage below this is left alone.
 const GARBAGE_MIN: u64 = 2048;
@@ -63,6 +66,9 @@ struct Position {
     chunk: u64,
 }
 
+/// The tables that a sweep has met. One that is gone would be looked for in the whole schema for each entry.
+type Tables = HashMap<u32, Option<Rc<Table>>>;
+
 /// What a step of a sweep came to.
 struct Swept {
     /// The chunk to go on with; `None` when the record is done.
@@ -106,6 +112,7 @@ impl Session {
         // Nor is a record that this transaction may go on with; a merge's may stand behind its own.
         let end = self.tx.borrow().open_records().fold(newest, |end, open| end.min(open.db_version));
         let mut at = self.sweep_position()?;
+        let mut tables = HashMap::new();
         let (mut seen, mut dropped, mut whole) = (0, 0, false);
         while seen < budget {
             let Some((record, first)) = self.next_to_sweep(at)?.filter(|(r, _)| r.db_version < end) else {
@@ -113,7 +120,7 @@ impl Session {
                 whole = true;
                 break;
             };
-            let swept = self.sweep(&record, first, budget - seen)?;
+            let swept = self.sweep(&record, first, budget - seen, &mut tables)?;
             seen += swept.seen;
             dropped += swept.dropped;
             at = Position { record: record.db_version, chunk: swept.next.unwrap_or(0) };
@@ -158,7 +165,7 @@ impl Session {
     }
 
     /// Drops what is dead in the chunks of a record from `first` on, as many as the budget allows, and one at least.
-    fn sweep(&self, record: &Record, first: u64, budget: u64) -> Result<Swept> {
+    fn sweep(&self, record: &Record, first: u64, budget: u64, tables: &mut Tables) -> Result<Swept> {
         let mut batch = Batch::default();
         let mut n = first;
         while n <= record.head.chunks && (n == first || batch.entries.len() < BATCH.min(budget as usize)) {
@@ -169,7 +176,7 @@ impl Session {
             }
             n += 1;
         }
-        self.decide_fates(record, &mut batch)?;
+        self.decide_fates(record, &mut batch, tables)?;
         let dropped = self.store_swept(record, &batch)?;
         let done = n > record.head.chunks;
         if done && record.head.chunks > 0 {
@@ -180,18 +187,22 @@ impl Session {
     }
 
     /// Looks the clocks up in key order, block by block.
-    fn decide_fates(&self, record: &Record, batch: &mut Batch) -> Result<()> {
+    fn decide_fates(&self, record: &Record, batch: &mut Batch, tables: &mut Tables) -> Result<()> {
         let Batch { entries, keys, columns, live } = batch;
         let named = |i: usize| entries.get(i).map_or((0, &[][..]), |e| (e.entry.table.id, &keys[e.key.clone()]));
         for i in in_key_order(0..entries.len(), named) {
             let Some(logged) = entries.get_mut(i) else { continue };
             let key = &keys[logged.key.clone()];
-            logged.fate = match self.table(logged.entry.table.id)? {
+            let table = match tables.entry(logged.entry.table.id) {
+                hash_map::Entry::Occupied(known) => known.into_mut(),
+                hash_map::Entry::Vacant(new) => new.insert(self.table(logged.entry.table.id)?),
+            };
+            logged.fate = match table {
                 // An archived table's entries wait with it (X3).
                 None => Fate::Kept(logged.entry.kind),
                 Some(table) => {
-                    let clock = self.get_clock(&table, key)?;
-                    fate(record, &logged.entry, &columns[logged.columns.clone()], &table, clock.as_ref(), live)
+                    let clock = self.get_clock(table, key)?;
+                    fate(record, &logged.entry, &columns[logged.columns.clone()], table, clock.as_ref(), live)
                 }
             };
         }

@@ -219,12 +219,15 @@ impl Session {
 
     /// A cached statement of a table's row clocks: its id is enough, the table may be gone.
     pub fn of_rows(&self, kind: Sql, table: u32) -> Result<Cached<'_>> {
-        self.cached(kind, table, || crate::clock_store::sql(kind, table)).map_err(|e| match e.primary() {
+        self.cached(kind, table, || crate::clock_store::sql(kind, table)).map_err(|e| {
             // As SQLite would have it, a table is missing of which the user knows nothing.
-            codes::ERROR => {
-                corrupt("the log or the catalogue", format!("it speaks of a table {table} without row clocks ({e})"))
+            if e.primary() == codes::ERROR && e.message.starts_with("no such table") {
+                return corrupt(
+                    "the log or the catalogue",
+                    format!("it speaks of a table {table} without row clocks ({e})"),
+                );
             }
-            _ => e,
+            e
         })
     }
 

@@ -21,7 +21,8 @@ impl Session {
         }
         let mut find = self.fixed(
             "SELECT token FROM main.crsql_token WHERE origin = ?1 AND version = ?2 UNION ALL \
-             SELECT token FROM main.crsql_claim WHERE origin = ?1 AND hi = ?2",
+             SELECT token FROM main.crsql_claim WHERE origin = ?1 AND hi = ?2 AND \
+             lo = (SELECT max(lo) FROM main.crsql_claim WHERE origin = ?1 AND lo <= ?2)",
         )?;
         find.bind_int(1, i64::from(origin))?;
         find.bind_int(2, version.cast_signed())?;

@@ -97,6 +97,8 @@ pub struct TxState {
     pub block: Option<crate::clock_store::OpenBlock>,
     /// A buffer to encode into.
     pub scratch: Vec<u8>,
+    /// How often in it parts kept aside were read, added or dropped.
+    pub aside_looks: u64,
     /// The alter windows that are open.
     pub windows: Vec<Rc<crate::alter::AlterWindow>>,
     /// The groups of keys that were written in them, by table.
@@ -146,6 +148,7 @@ impl TxState {
             filled,
             block,
             scratch,
+            aside_looks,
             windows,
             written,
             temporary_schema,
@@ -158,7 +161,7 @@ impl TxState {
         (*last_table, *last_site, *fresh, *file_version, *block) = (None, None, None, None, None);
         *temporary_schema = None;
         (*requested, *rows_impacted, *file, *attached) = (0, 0, 0, 0);
-        (*superseded, *unswept) = (0, 0);
+        (*superseded, *unswept, *aside_looks) = (0, 0, 0);
         reset(taken);
         reset(twins);
         reset(overwritten);

@@ -27,14 +27,17 @@ impl Session {
     pub fn claim(&self, origin: u32, lo: u64, hi: u64, token: u64) -> Result<()> {
         let (mut set, mut old, mut head) = (RangeSet::from_range(lo, hi), Vec::new(), (hi, token));
         {
+            // From above, as there may be many below; they do not overlap.
             let mut near = self.fixed(
-                "SELECT lo, hi, token FROM main.crsql_claim WHERE origin = ?1 AND hi >= ?2 - 1 AND lo <= ?3 + 1",
+                "SELECT lo, hi, token FROM main.crsql_claim WHERE origin = ?1 AND lo <= ?2 + 1 ORDER BY lo DESC",
             )?;
             near.bind_int(1, i64::from(origin))?;
-            near.bind_int(2, lo.cast_signed())?;
-            near.bind_int(3, hi.cast_signed())?;
+            near.bind_int(2, hi.cast_signed())?;
             while near.step()? {
                 let (a, b) = (near.column_int(0).cast_unsigned(), near.column_int(1).cast_unsigned());
+                if b < lo.saturating_sub(1) {
+                    break;
+                }
                 let their_token = near.column_int(2).cast_unsigned();
                 if a <= lo && hi <= b && !(hi == b && their_token == 0 && token != 0) {
                     return Ok(());

@@ -10,6 +10,8 @@ mod alter_laws;
 mod automigrate;
 #[path = "extension/copies.rs"]
 mod copies;
+#[path = "extension/costs.rs"]
+mod costs;
 #[path = "extension/cursors.rs"]
 mod cursors;
 #[path = "extension/damage.rs"]

@@ -174,3 +174,42 @@ fn a_panic_while_a_file_is_opened_as_it_is_leaves_no_later_file_so() {
     drop(s);
     assert_eq!(Site::open(&path).rows("SELECT count(*) FROM crsql_changes"), ["1"]);
 }
+
+#[test]
+fn a_program_can_choose_the_site_id_before_the_extension_is_loaded_and_after() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    let put = "CREATE TABLE crsql_site_id(site_id BLOB NOT NULL, ordinal INTEGER PRIMARY KEY); INSERT INTO crsql_site_id VALUES";
+    plain(&path).execute_batch(&format!("{put}(x'000102030405060708090a0b0c0d0e0f', 0)")).expect("it is put there");
+    let a = Site::open(&path).with(&[("t", T)]);
+    assert_eq!(
+        a.rows("SELECT hex(crsql_site_id()), hex(site_id) FROM crsql_site_id"),
+        ["'000102030405060708090A0B0C0D0E0F'|'000102030405060708090A0B0C0D0E0F'"]
+    );
+    a.exec("INSERT INTO t VALUES(1, 'first')");
+    let b = Site::memory().with(&[("t", T)]);
+    b.pull(&a);
+    b.exec("UPDATE t SET v = 'of b'");
+    a.pull(&b);
+    // Brought back by the other one's file, it goes on as what it was, in another epoch.
+    let own = a.one::<Vec<u8>>("SELECT crsql_site_id()");
+    drop(a);
+    let copy = dir.path().join("copy.db");
+    b.exec(&format!("VACUUM INTO '{}'", copy.display()));
+    let a = Site::open(&copy);
+    assert_eq!(a.one::<Vec<u8>>("SELECT starling_new_site(x'000102030405060708090a0b0c0d0e0f')"), own);
+    assert_eq!(a.rows("SELECT site_id = crsql_site_id() FROM crsql_changes"), ["0"]);
+    a.exec("INSERT INTO t VALUES(2, 'again')");
+    assert_eq!(a.rows("SELECT val FROM crsql_changes WHERE site_id = crsql_site_id()"), ["'again'"]);
+    assert_equal_in_the_end(&a, &b);
+    assert_eq!(b.rows("SELECT v FROM t"), ["'of b'", "'again'"]);
+    assert!(a.refused("SELECT starling_new_site('short')").contains("16 bytes"));
+    // What is no such table is the elder relative's.
+    for (n, odd) in
+        ["(x'0001', 0)", "(x'000102030405060708090a0b0c0d0e0f', 1)", "(zeroblob(16), 0), (x'0b', 1)"].iter().enumerate()
+    {
+        let path = dir.path().join(format!("{n}.db"));
+        plain(&path).execute_batch(&format!("{put}{odd}; {T}")).expect("it is put there");
+        assert!(Site::open(&path).refused("SELECT crsql_as_crr('t')").contains("cr-sqlite's own tables"), "{odd}");
+    }
+}

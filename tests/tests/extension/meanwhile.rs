@@ -47,7 +47,7 @@ fn a_table_that_is_altered_while_a_call_waits_for_the_lock_is_armed_as_it_is_the
         let a = Site::file(&path).with(&[("t", "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)")]);
         a.exec("INSERT INTO t VALUES(1, 1, 1)");
         let window = format!("SELECT crsql_begin_alter('t'); {alteration}; SELECT crsql_commit_alter('t')");
-        call_while_locked(&a, &path, &window, "SELECT crsql_as_crr('t')");
+        call_while_locked(&a, &path, &window, "SELECT crsql_as_crr('t', 'exact')");
         a.exec(update);
         assert_eq!(a.rows("SELECT * FROM t"), [values]);
         let shape: String = a.one("SELECT sql FROM sqlite_master WHERE name = 't'");

@@ -220,3 +220,27 @@ fn a_row_that_takes_the_place_of_one_in_a_later_lifetime_has_one_word_of_its_exi
         assert_eq!(told(&b).iter().filter(|row| row.starts_with("1|'-1'")).count(), 1, "{capture}");
     }
 }
+
+#[test]
+fn a_table_that_is_a_crr_already_is_one_whoever_else_writes_or_may_not_write() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    let (a, b) = (Site::file(&path), Site::open(&path));
+    a.exec(&format!("{T}; SELECT crsql_as_crr('t')"));
+    b.db.busy_timeout(std::time::Duration::ZERO).expect("a setting");
+    b.exec("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY NOT NULL, a)");
+    a.exec("BEGIN IMMEDIATE");
+    assert_eq!(b.one::<String>("SELECT crsql_as_crr('t')"), "OK");
+    b.exec("BEGIN; SELECT count(*) FROM t");
+    a.exec("INSERT INTO t VALUES(1, 1); COMMIT");
+    assert_eq!(b.one::<String>("SELECT crsql_as_crr('t')"), "OK", "an older read transaction");
+    b.exec("COMMIT; PRAGMA query_only = ON");
+    assert_eq!(b.one::<String>("SELECT crsql_as_crr('t', 'native')"), "OK");
+    assert!(b.refused("SELECT crsql_as_crr('t', 'exact')").contains("readonly"));
+    b.exec("PRAGMA query_only = OFF");
+    // Where there is something to do it is done.
+    a.exec("CREATE TRIGGER newer AFTER INSERT ON t BEGIN SELECT 1; END");
+    assert_eq!(b.one::<String>("SELECT crsql_as_crr('t')"), "OK");
+    let first = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '%AFTER INSERT%' ORDER BY rowid";
+    assert_eq!(b.rows(first), ["'newer'", "'t__crsql_insert'"]);
+}

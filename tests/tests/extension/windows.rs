@@ -219,3 +219,27 @@ fn a_table_does_not_become_plain_while_its_window_is_open() {
     s.exec("SELECT crsql_commit_alter('t'); COMMIT");
     assert_eq!(s.rows("SELECT cid, val FROM crsql_changes WHERE cid = 'n'"), ["'n'|1"]);
 }
+
+#[test]
+fn a_window_that_cannot_be_closed_leaves_no_transaction_open_where_none_was() {
+    for busy in [true, false] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.db");
+        let b = Site::file(&path);
+        b.exec("PRAGMA journal_mode = DELETE; CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, v)");
+        b.exec("SELECT crsql_as_crr('t'); INSERT INTO t VALUES(1, 2)");
+        b.db.busy_timeout(std::time::Duration::ZERO).expect("a setting");
+        let reader = starling_tests::site::plain(&path);
+        reader.execute_batch("BEGIN; SELECT count(*) FROM t").expect("it reads");
+        b.exec("SELECT crsql_begin_alter('t'); ALTER TABLE t ADD COLUMN w");
+        if !busy {
+            b.exec("CREATE UNIQUE INDEX refused ON t(v)");
+        }
+        assert!(b.refused("SELECT crsql_commit_alter('t')").contains("rolled back"), "a reader is in its way: {busy}");
+        assert!(b.db.is_autocommit(), "a reader is in its way: {busy}");
+        reader.execute_batch("COMMIT").expect("it ends");
+        b.exec("INSERT INTO t VALUES(2, 2)");
+        assert_eq!(reader.query_row("SELECT count(*) FROM t", [], |r| r.get(0)), Ok(2));
+        b.exec("SELECT crsql_begin_alter('t'); ALTER TABLE t ADD COLUMN w; SELECT crsql_commit_alter('t')");
+    }
+}

@@ -116,6 +116,47 @@ fn an_authorizer_that_denies_the_internal_tables_undoes_the_commit_and_says_so()
 }
 
 #[test]
+fn a_statement_whose_capture_cannot_even_begin_takes_its_transaction_along_and_never_stays_in_half() {
+    use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+    for (capture, sql) in ["native", "exact"].into_iter().flat_map(|c| {
+        ["DELETE FROM t WHERE id < 3", "UPDATE t SET a = 5 WHERE id < 3", "UPDATE t SET b = 'x'"].map(|sql| (c, sql))
+    }) {
+        let mut s = Site::memory();
+        s.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, a INT, b TEXT); INSERT INTO t VALUES(1, 1, 'a'), (2, 1, 'b'), (3, 1, 'c')");
+        s.one::<String>(&format!("SELECT crsql_as_crr('t', '{capture}')"));
+        let own_tables = |context: AuthContext<'_>| match context.action {
+            AuthAction::Insert { table_name } | AuthAction::Delete { table_name } if table_name != "t" => {
+                Authorization::Deny
+            }
+            _ => Authorization::Allow,
+        };
+        let changes = s.changes();
+        s.db.authorizer(Some(own_tables)).expect("an authorizer");
+        s.exec("BEGIN");
+        assert!(s.refused(sql).contains("not authorized"), "{capture}: {sql}");
+        let none: Option<fn(AuthContext<'_>) -> Authorization> = None;
+        s.db.authorizer(none).expect("no authorizer");
+        if !s.db.is_autocommit() {
+            s.exec("COMMIT");
+        }
+        assert_eq!(s.rows("SELECT a, b FROM t"), ["1|'a'", "1|'b'", "1|'c'"], "{capture}: {sql}");
+        assert_eq!(s.changes(), changes);
+    }
+}
+
+#[test]
+fn what_a_low_limit_refuses_is_not_said_to_be_damage() {
+    let [_, s] = pair();
+    s.exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) INSERT INTO t SELECT i, i FROM n");
+    s.db.set_limit(rusqlite::limits::Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 0).expect("a limit");
+    let refused = s.refused("UPDATE t SET a = 2");
+    assert!(refused.contains("variable number") && !refused.contains("damaged"), "{refused}");
+    s.db.set_limit(rusqlite::limits::Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 999).expect("a limit");
+    s.exec("UPDATE t SET a = 2");
+    assert_eq!(s.one::<i64>("SELECT count(*) FROM crsql_changes WHERE val = 2"), 300);
+}
+
+#[test]
 fn a_blob_written_through_a_blob_handle_is_not_captured() {
     use std::io::Write;
     let [_, s] = pair();
