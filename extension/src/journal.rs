@@ -214,6 +214,11 @@ impl Journal {
         self.now.len() >= SPILL_TOUCHES || self.now.arena.len() >= SPILL_BYTES
     }
 
+    /// As [`Journal::is_full`], a little before it is.
+    pub fn is_nearly_full(&self) -> bool {
+        self.now.len() >= SPILL_TOUCHES / 4 * 3 || self.now.arena.len() >= SPILL_BYTES / 4 * 3
+    }
+
     /// Names the table and key of each touch from the `from`-th on; returns how many there are.
     pub fn each_from(&self, from: usize, mut f: impl FnMut(u32, &[u8])) -> usize {
         for touch in self.now.touches.iter().skip(from) {
@@ -290,6 +295,16 @@ impl Journal {
         let first = self.marks.last().map_or(0, |mark| mark.id + 1);
         let open = |id| Mark { id, twice: false, len, next_seq, flushes, saved: None };
         self.marks.extend((first..=id).map(open));
+    }
+
+    /// Savepoints that are open.
+    pub fn open_savepoints(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Those but the first `sure` were opened in the middle of a flush: a rollback to one of them would undo half of it.
+    pub fn doubt_savepoints(&mut self, sure: usize) {
+        self.marks.iter_mut().skip(sure).for_each(|mark| mark.twice = true);
     }
 
     /// Whether a rollback to this savepoint undoes what whoever asks for it means. If not it undoes more, or nothing.

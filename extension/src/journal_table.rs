@@ -121,6 +121,7 @@ impl VTab for JournalTable {
     }
 
     fn savepoint(&self, n: i32) -> Result<()> {
+        self.session.flush_before_savepoint()?;
         self.session.tx.borrow_mut().savepoint(n);
         self.session.journal.borrow_mut().savepoint(n);
         Ok(())
@@ -164,6 +165,22 @@ impl Empty for JournalTable {
             self.session.touched(args)?;
         }
         Ok(())
+    }
+}
+
+impl Session {
+    /// SQLite opens a savepoint after it has told of it. So here a flush needs no copies of the pages that it changes; within an
+    /// INSERT it would, and once SQLite has put more than 64 KB of such copies into a file, it puts those of each later INSERT there
+    /// too, to the transaction's end.
+    fn flush_before_savepoint(&self) -> Result<()> {
+        if !self.journal.borrow().is_nearly_full() || self.merging.borrow().is_some() {
+            return Ok(());
+        }
+        let sure = self.journal.borrow().open_savepoints();
+        let flushed = self.flush();
+        // If one of its own statements needed a savepoint, SQLite has opened those below it too.
+        self.journal.borrow_mut().doubt_savepoints(sure);
+        flushed
     }
 }
 

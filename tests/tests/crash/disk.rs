@@ -350,3 +350,33 @@ fn a_function_in_which_a_full_disk_ends_the_transaction_does_not_say_that_all_we
     }
     assert!(ended > 0, "no call met the full disk");
 }
+
+/// Write calls of this thread; none where the kernel does not count them.
+fn write_calls() -> Option<u64> {
+    let io = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+    io.lines().find_map(|line| line.strip_prefix("syscw: "))?.parse().ok()
+}
+
+#[test]
+fn inserts_late_in_a_long_transaction_write_no_copies_of_pages_to_the_disk() {
+    const ROWS: i64 = 150_000;
+    if write_calls().is_none() {
+        println!("skipped: /proc/thread-self/io counts no writes here");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let site = Site::file(&dir.path().join("a.db"));
+    site.exec(
+        "PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c); SELECT crsql_as_crr('t'); BEGIN",
+    );
+    let mut insert = site.db.prepare("INSERT INTO t VALUES(?1, 'xxxxxxxxxx', ?1, ?1)").expect("it compiles");
+    let mut before = None;
+    for id in 0..ROWS {
+        if id == ROWS - 1000 {
+            before = write_calls();
+        }
+        insert.execute([id]).expect("it is inserted");
+    }
+    let calls = write_calls().zip(before).map_or(0, |(now, before)| now - before);
+    assert!(calls < 500, "{calls} write calls for a thousand rows");
+}
