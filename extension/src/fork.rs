@@ -22,7 +22,7 @@ use starling_crdt::{Origin, SiteId, Vector};
 impl Session {
     /// Compares the head tokens of another vector with what is remembered here, and claims what contradicts: just the dot
     /// that is another transaction here, with its token here; token 0 where it is one of our own numbers that we gave to
-    /// none; or the next dot here, where the number belongs to none; or, of a name that is forsaken, [`FORSAKEN`] in place of a token. Of the origins of `speaker`, whose vector it is, also those count of which more is claimed here than by itself
+    /// none; or the range from that number to the next dot here, with that one's token, where the number belongs to none; or, of a name that is forsaken, [`FORSAKEN`] in place of a token. Of the origins of `speaker`, whose vector it is, also those count of which more is claimed here than by itself
     /// and of which nothing can be compared: all from its head on, with token 0.
     pub fn forks(&self, vector: &Vector, speaker: Option<SiteId>) -> Result<Vector> {
         let mut forks = Vector::default();
@@ -39,7 +39,7 @@ impl Session {
             if ours != state.head_token && self.contradicts(ordinal, head, state.head_token)? {
                 forks.claim(*origin, head, head, ours);
             } else if let Some((version, token)) = if ours == 0 { self.skips(ordinal, head)? } else { None } {
-                forks.claim(*origin, version, version, token);
+                forks.claim(*origin, head, version, token);
             } else if ours == 0 && speaker == Some(origin.site) {
                 let newest = self.newest_claimed(ordinal)?;
                 if newest > head {
@@ -60,7 +60,8 @@ impl Session {
             let (Some(head), Some(ordinal)) = (state.claimed.max(), self.known_ordinal(origin)?) else { continue };
             let theirs = state.head_token;
             if origin.site == self.meta()?.site && !self.is_given_up(ordinal)? {
-                if self.contradicts(ordinal, head, theirs)? {
+                let first = state.claimed.ranges().first().map_or(head, |range| range.0);
+                if self.contradicts(ordinal, head, theirs)? || self.is_passed_over(ordinal, first, head, theirs)? {
                     self.rename(origin, ordinal, random_epoch(self))?;
                     self.forsake(origin)?;
                     renamed += 1;
@@ -91,6 +92,19 @@ impl Session {
         }
     }
 
+    /// Whether in another history, which goes on beyond ours with the dot `next`, the number `version` belongs to none, although it is
+    /// one of our own dots.
+    fn is_passed_over(&self, ordinal: u32, version: u64, next: u64, token: u64) -> Result<bool> {
+        if version >= next
+            || token == 0
+            || next <= self.newest_claimed(ordinal)?
+            || version > self.newest_own(ordinal)?
+        {
+            return Ok(false);
+        }
+        Ok(self.token_of(ordinal, version)? != 0)
+    }
+
     /// Gives what is held under a name that its site gave up a name of its own. Whether anything was.
     fn leave(&self, origin: &Origin, ordinal: u32) -> Result<bool> {
         let head = self.newest_claimed(ordinal)?;
@@ -102,8 +116,9 @@ impl Session {
         // Of those who cannot tell which history they hold, or hold some of both, each has a name for it.
         let token = self.token_of(ordinal, head)?;
         let mut name = random_epoch(self);
-        if token != 0 && self.is_claimed_whole(ordinal, head)? {
-            let shared = name_of(origin, head, token);
+        let whole = token != 0 && self.is_claimed_whole(ordinal, head)?;
+        let shared = whole.then(|| name_of(origin, head, token));
+        if let Some(shared) = shared {
             let known = self.known_ordinal(&Origin { epoch: shared.cast_unsigned(), ..*origin })?;
             match known {
                 None => name = shared,
@@ -117,7 +132,25 @@ impl Session {
         }
         self.rename(origin, ordinal, name)?;
         self.forsake(origin)?;
+        if shared != Some(name) {
+            self.claim_carried(ordinal)?;
+        }
         Ok(true)
+    }
+
+    /// Claims what is carried under a name that nobody else has: there is no more of it anywhere, and as long as something is carried
+    /// vectors stay unequal.
+    fn claim_carried(&self, ordinal: u32) -> Result<()> {
+        let mut newest = self.fixed("SELECT max(version) FROM main.crsql_carried WHERE origin = ?1")?;
+        newest.bind_int(1, i64::from(ordinal))?;
+        newest.step()?;
+        let newest = newest.column_int(0).max(0).cast_unsigned();
+        if newest == 0 {
+            return Ok(());
+        }
+        let head = newest.max(self.newest_claimed(ordinal)?);
+        let token = self.token_of(ordinal, head)?;
+        self.claim(ordinal, 1, head, token)
     }
 
     /// Whether nothing lives here under a name: what was taken under it tied with what is held under others.

@@ -6,7 +6,7 @@
 use crate::api::{Now, OriginStatus};
 use crate::digest::digest;
 use starling_crdt::changeset::DotHeader;
-use starling_crdt::{Dot, Origin, RangeSet, Vector};
+use starling_crdt::{Dot, Origin, RangeSet, SiteId, Vector};
 use std::collections::BTreeMap;
 
 /// See the module.
@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Book {
     own: Vector,
     encoded: Option<(Vec<u8>, u64)>,
-    known: BTreeMap<Origin, RangeSet>,
+    /// What each peer claimed when it last said so, of what was not held then.
+    known: BTreeMap<SiteId, BTreeMap<Origin, RangeSet>>,
     missing_since: BTreeMap<Origin, Now>,
     newest_commit_ms: BTreeMap<Origin, u64>,
 }
@@ -50,12 +51,12 @@ pub(crate) fn gains(theirs: &Vector, ours: &Vector) -> Gains {
 
 impl Book {
     /// The store was opened: what was believed before is void.
-    pub(crate) fn start(&mut self, now: Now, vector: Vector) {
+    pub(crate) fn start(&mut self, vector: Vector) {
         self.own = vector;
         self.encoded = None;
+        // Under which names the peers hold it now they say again.
         self.missing_since.clear();
-        let origins: Vec<Origin> = self.known.keys().copied().collect();
-        origins.iter().for_each(|origin| self.note(now, origin));
+        self.known.clear();
     }
 
     /// The store's vector was read at some moment; claims reported since are kept.
@@ -110,29 +111,49 @@ impl Book {
         news
     }
 
-    /// A peer claims all this.
-    pub(crate) fn saw_vector(&mut self, now: Now, vector: &Vector) {
+    /// A peer claims all this, and nothing else any more.
+    pub(crate) fn saw_vector(&mut self, now: Now, peer: SiteId, vector: &Vector) {
+        let before = self.known.remove(&peer).unwrap_or_default();
+        self.saw_some(now, peer, vector);
+        before.keys().for_each(|origin| self.note(now, origin));
+    }
+
+    /// A peer claims this, and maybe more.
+    pub(crate) fn saw_some(&mut self, now: Now, peer: SiteId, vector: &Vector) {
         for (origin, state) in &vector.origins {
-            let known = self.known.entry(*origin).or_default();
-            let news = state.claimed.ranges().iter().any(|&(lo, hi)| !known.contains_range(lo, hi));
-            if news {
-                known.union(&state.claimed);
+            let held = self.own.origins.get(origin).map(|o| &o.claimed);
+            let is_held = |&(lo, hi): &(u64, u64)| held.is_some_and(|held| held.contains_range(lo, hi));
+            if !state.claimed.ranges().iter().all(is_held) {
+                self.known.entry(peer).or_default().entry(*origin).or_default().union(&state.claimed);
                 self.note(now, origin);
             }
         }
     }
 
-    fn note(&mut self, now: Now, origin: &Origin) {
-        let held = self.own.origins.get(origin).map(|o| &o.claimed);
-        let complete = self.known.get(origin).is_none_or(|known| {
-            known.ranges().iter().all(|&(lo, hi)| held.is_some_and(|held| held.contains_range(lo, hi)))
-        });
-        if complete {
-            self.missing_since.remove(origin);
-            self.known.remove(origin);
-        } else {
-            self.missing_since.entry(*origin).or_insert(now);
+    /// A peer claims what is claimed here.
+    pub(crate) fn saw_equal(&mut self, now: Now, peer: &SiteId) {
+        for origin in self.known.remove(peer).unwrap_or_default().into_keys() {
+            self.note(now, &origin);
         }
+    }
+
+    /// What somebody claims of an origin, and is not held.
+    fn missing(&self, origin: &Origin) -> RangeSet {
+        let mut all = RangeSet::default();
+        self.known.values().filter_map(|of_peer| of_peer.get(origin)).for_each(|known| all.union(known));
+        self.own.origins.get(origin).map_or(all.clone(), |state| all.difference(&state.claimed))
+    }
+
+    fn note(&mut self, now: Now, origin: &Origin) {
+        if !self.missing(origin).ranges().is_empty() {
+            self.missing_since.entry(*origin).or_insert(now);
+            return;
+        }
+        self.missing_since.remove(origin);
+        self.known.retain(|_, of_peer| {
+            of_peer.remove(origin);
+            !of_peer.is_empty()
+        });
     }
 
     /// Whether a dot is claimed.
@@ -158,7 +179,7 @@ impl Book {
 
     /// Per origin, in order.
     pub(crate) fn status(&self, now: Now) -> Vec<OriginStatus> {
-        let mut origins: Vec<&Origin> = self.own.origins.keys().chain(self.known.keys()).collect();
+        let mut origins: Vec<&Origin> = self.own.origins.keys().chain(self.missing_since.keys()).collect();
         origins.sort_unstable();
         origins.dedup();
         origins.into_iter().map(|origin| self.status_of(now, origin)).collect()
@@ -169,7 +190,7 @@ impl Book {
         let held = state.map(|s| s.claimed.clone()).unwrap_or_default();
         OriginStatus {
             origin: *origin,
-            missing: self.known.get(origin).map(|known| known.difference(&held)).unwrap_or_default(),
+            missing: self.missing(origin),
             held,
             missing_for_us: self.missing_since.get(origin).map_or(0, |since| now.since(*since)),
             carried: state.map_or(0, |s| s.carried.len() as u64),
@@ -181,7 +202,6 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use starling_crdt::SiteId;
 
     fn origin(n: u8) -> Origin {
         Origin { site: SiteId([n; 16]), epoch: 1 }
@@ -197,7 +217,7 @@ mod tests {
         let mut book = Book::default();
         let mut theirs = Vector::default();
         theirs.claim(origin(1), 1, 5, 9);
-        book.saw_vector(Now(10), &theirs);
+        book.saw_vector(Now(10), SiteId([9; 16]), &theirs);
         book.claim(Now(20), &header(1, 0, 3));
         let status = &book.status(Now(30))[0];
         assert_eq!((status.held.ranges(), status.missing.ranges()), (&[(1, 3)][..], &[(4, 5)][..]));
@@ -205,6 +225,26 @@ mod tests {
         assert!(book.claim_all(Now(40), &theirs));
         assert!(!book.claim_all(Now(41), &theirs));
         assert_eq!(book.status(Now(50))[0].missing_for_us, 0);
+    }
+
+    #[test]
+    fn what_no_peer_claims_any_more_is_not_missing() {
+        let (one, other) = (SiteId([8; 16]), SiteId([9; 16]));
+        let mut book = Book::default();
+        let mut forsaken = Vector::default();
+        forsaken.claim(origin(1), 1, 5, 9);
+        let missing = |book: &Book| book.status(Now(9)).first().map(|s| s.missing.ranges().to_vec());
+        book.saw_vector(Now(1), one, &forsaken);
+        book.saw_vector(Now(2), other, &forsaken);
+        // An answer tells what it brings, not all that there is.
+        book.saw_some(Now(3), one, &Vector::default());
+        book.saw_equal(Now(4), &one);
+        assert_eq!(missing(&book), Some(vec![(1, 5)]), "the other one still claims it");
+        book.saw_vector(Now(5), other, &Vector::default());
+        assert_eq!(missing(&book), None);
+        book.saw_vector(Now(6), one, &forsaken);
+        book.start(Vector::default());
+        assert_eq!(missing(&book), None);
     }
 
     #[test]

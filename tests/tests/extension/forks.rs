@@ -196,6 +196,29 @@ fn both_histories_survive_whichever_is_the_longer_one() {
 }
 
 #[test]
+fn a_number_that_belongs_to_none_elsewhere_is_told_to_its_site_which_settles_it_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut nodes: Vec<Node> = (0..2).map(|n| Node::new(dir.path(), n)).collect();
+    nodes[0].db().exec("INSERT INTO t VALUES('common', 1, 1)");
+    pull(&mut nodes, 1, 0);
+    nodes[0].back_up();
+    // A peer's write takes the number that comes next, so that the lost one has the number after it.
+    nodes[1].db().exec("INSERT INTO t VALUES('of the peer', 1, 1)");
+    pull(&mut nodes, 0, 1);
+    nodes[0].db().exec("INSERT INTO t VALUES('lost', 1, 1)");
+    pull(&mut nodes, 1, 0);
+    nodes[0].set_back();
+    nodes[0].db().exec("INSERT INTO t VALUES('anew', 1, 1)");
+    let (theirs, speaker) = (nodes[0].vector(), nodes[0].id());
+    let told = nodes[1].forks(&theirs, speaker);
+    let numbers: Vec<_> = told.origins.values().flat_map(|state| state.claimed.ranges().to_vec()).collect();
+    assert_eq!(numbers, [(2, 3)]);
+    assert_eq!(nodes[0].rehome(&told), 1);
+    settle(&mut nodes);
+    assert_eq!(ids(nodes[0].db()), ["'anew'", "'common'", "'lost'", "'of the peer'"]);
+}
+
+#[test]
 fn a_fork_is_settled_also_after_the_site_went_on_in_a_new_epoch() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut nodes = forked(dir.path(), 2, 1);

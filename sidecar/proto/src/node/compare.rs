@@ -59,7 +59,9 @@ impl Node {
             return;
         }
         let (_, ours) = self.book.encoded();
-        if theirs != ours && !self.compared_lately(now, &from, theirs, ours) {
+        if theirs == ours {
+            self.book.saw_equal(now, &from);
+        } else if !self.compared_lately(now, &from, theirs, ours) {
             self.send_vector(from, false);
         }
     }
@@ -96,9 +98,9 @@ impl Node {
         let again = peer.compared.is_some_and(|(t, o, at)| (t, o) == (theirs, ours) && now.since(at) < COMPARED_US);
         peer.compared = Some((theirs, ours, if again { peer.compared.map_or(now, |c| c.2) } else { now }));
         if theirs == ours {
-            return;
+            return self.book.saw_equal(now, &from);
         }
-        self.book.saw_vector(now, vector);
+        self.book.saw_vector(now, from, vector);
         self.doubt_own_origins(from, vector);
         if !again {
             self.outputs.push_back(Output::CheckVector { peer: from, vector: (**vector).clone() });

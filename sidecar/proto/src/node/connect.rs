@@ -219,6 +219,7 @@ impl Node {
         peer.ident = Some(ident);
         let addr = peer.addr;
         self.alarms.clear(Alarm::Hello(from));
+        self.forks.tell_again();
         self.event(Event::PeerReady { peer: from, addr });
         self.dialer.reached(&advertise);
         self.seeds.learn(advertise, from);

@@ -35,6 +35,11 @@ pub(super) struct Forks {
 }
 
 impl Forks {
+    /// A peer is there anew: what it was told before it may have forgotten, as a node does that begins anew.
+    pub(super) fn tell_again(&mut self) {
+        self.seen.values_mut().for_each(|fork| fork.told = None);
+    }
+
     /// The origin's entry.
     fn entry(&mut self, now: Now, origin: &Origin) -> &mut Fork {
         if !self.seen.contains_key(origin) && self.seen.len() >= MAX_FORKS {

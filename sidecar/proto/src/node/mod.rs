@@ -167,7 +167,7 @@ impl Node {
 
     fn handle_store(&mut self, now: Now, input: Input) {
         match input {
-            Input::Started { vector } => self.on_started(now, vector),
+            Input::Started { vector } => self.on_started(vector),
             Input::LocalChangesets(list) => list.into_iter().for_each(|c| self.on_local(now, c)),
             Input::LocalTooLarge { header } => self.on_local_too_large(now, &header.dot),
             Input::Merged { source, dot, claimed, changes } => match source {

@@ -18,9 +18,9 @@ const BUSY: &str = "busy";
 const BUSY_US: u64 = 500_000;
 
 impl Node {
-    pub(super) fn on_started(&mut self, now: Now, vector: Vector) {
+    pub(super) fn on_started(&mut self, vector: Vector) {
         self.started = true;
-        self.book.start(now, vector);
+        self.book.start(vector);
         self.tree.restart();
         for pull in self.sync.restart() {
             self.alarms.clear(Alarm::Stall(pull));
@@ -97,7 +97,7 @@ impl Node {
 
     /// The vector of an answer may tell of own dots that are lost; what else is in it comes with the claim.
     fn learn_done(&mut self, now: Now, peer: SiteId, vector: &Vector) {
-        self.book.saw_vector(now, vector);
+        self.book.saw_some(now, peer, vector);
         self.doubt_own_origins(peer, vector);
     }
 

@@ -425,6 +425,14 @@ fn what_a_site_may_have_written_since_is_asked_and_only_what_is_certain_is_logge
         (asked, event(&outputs, |e| matches!(e, Event::Fork { .. })))
     };
     assert_eq!([found(0), found(77), found(77)], [(true, false), (true, true), (true, false)]);
+    // Not over and over, but again to one that has begun anew.
+    let detected = || Input::ForkDetected { peer: site(2), theirs: vector(3, 12), ours: vector(4, 77) };
+    let tells = |outputs: &[Output]| frames_to(outputs, 2).iter().any(|f| matches!(f, Frame::Fork(_)));
+    assert!(tells(&rig.give(detected())));
+    assert!(!tells(&rig.give(detected())));
+    rig.give(Input::PeerDown { peer: site(2), why: "it begins anew".to_owned() });
+    rig.ready(2);
+    assert!(tells(&rig.give(detected())));
 }
 
 #[test]

@@ -240,7 +240,7 @@ impl Store {
             if ours != state.head_token && self.contradicts(origin, head, state.head_token) {
                 forks.claim(*origin, head, head, ours);
             } else if let Some((version, token)) = (ours == 0).then(|| self.skips(origin, head)).flatten() {
-                forks.claim(*origin, version, version, token);
+                forks.claim(*origin, head, version, token);
             } else if ours == 0 && speaker == Some(origin.site) && newest > head {
                 forks.claim(*origin, head, newest, 0);
             }
@@ -256,9 +256,24 @@ impl Store {
         skips.then_some((next.dot.version, next.token))
     }
 
-    fn contradicts(&self, origin: &Origin, version: u64, theirs: u64) -> bool {
+    fn newest_authored(&self, origin: &Origin) -> u64 {
         let present = *origin == Origin { site: self.site, epoch: self.epoch };
-        let authored = if present { self.last_local.0 } else { self.authored.get(origin).copied().unwrap_or(0) };
+        if present {
+            self.last_local.0
+        } else {
+            self.authored.get(origin).copied().unwrap_or(0)
+        }
+    }
+
+    /// As the store finds it: a dot of ours is a number that belongs to none elsewhere.
+    fn is_passed_over(&self, origin: &Origin, version: u64, next: u64, token: u64) -> bool {
+        let newest = self.vector.origins.get(origin).and_then(|o| o.claimed.max()).unwrap_or(0);
+        let ours = version <= self.newest_authored(origin) && self.token_of(&Dot { origin: *origin, version }) != 0;
+        version < next && token != 0 && next > newest && ours
+    }
+
+    fn contradicts(&self, origin: &Origin, version: u64, theirs: u64) -> bool {
+        let authored = self.newest_authored(origin);
         let newest = self.vector.origins.get(origin).and_then(|o| o.claimed.max()).unwrap_or(0);
         match (theirs, self.token_of(&Dot { origin: *origin, version })) {
             (0, _) => authored > 0 && version > newest,
@@ -287,7 +302,10 @@ impl Store {
             let ours = self.token_of(&Dot { origin: *origin, version: head });
             let mut new = Origin { epoch, ..*origin };
             if origin.site == self.site && !self.given_up.contains(origin) {
-                if !self.contradicts(origin, head, state.head_token) {
+                let first = state.claimed.ranges().first().map_or(head, |range| range.0);
+                if !self.contradicts(origin, head, state.head_token)
+                    && !self.is_passed_over(origin, first, head, state.head_token)
+                {
                     continue;
                 }
             } else if ours < state.head_token && (ours != 0 || self.skips(origin, head).is_some()) {
