@@ -103,6 +103,10 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 pub const MAX_CONNECTIONS: usize = 512;
 /// Cells of an HTTP answer, as bytes in memory.
 pub const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
+/// Larger HTTP answers that their clients have not read yet, all together; where there is no room for one, 503 is answered.
+pub const MAX_UNREAD: usize = 256 * 1024 * 1024;
+/// A client that takes nothing of its answer for so long is cut off.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// SQLite's cap on a string, blob or row in HTTP statements.
 pub const MAX_SQL_VALUE: i32 = 64 * 1024 * 1024;
 /// What SQLite may take in this process, all connections together: a statement over HTTP that asks for more fails, as does a

@@ -1,6 +1,7 @@
 //! Connections of HTTP clients: who is let in, and for how long they may say nothing.
 
-use crate::limits::MAX_CONNECTIONS;
+use super::patient::Patient;
+use crate::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, READ_TIMEOUT};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -11,9 +12,23 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{watch, OwnedSemaphorePermit, Semaphore};
 
-/// Serves until `stop` says so, then finishes the requests under way. The head of a request must be there within
-/// `patience`, on a connection that is kept open that of the next one too.
-pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>, patience: Duration) {
+/// How long clients are waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// The head of a request must be there within, on a connection that is kept open that of the next one too.
+    pub head: Duration,
+    /// Something of an answer must be taken within.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: HEADER_TIMEOUT, answer: READ_TIMEOUT }
+    }
+}
+
+/// Serves until `stop` says so, then finishes the requests under way.
+pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>, patience: Patience) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // Beyond the cap clients wait in the kernel's queue.
@@ -47,13 +62,14 @@ async fn converse(
     stream: TcpStream,
     router: Router,
     mut stop: watch::Receiver<bool>,
-    patience: Duration,
+    patience: Patience,
     _place: OwnedSemaphorePermit,
 ) {
     let _ = stream.set_nodelay(true);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(patience);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    http.timer(TokioTimer::new()).header_read_timeout(patience.head);
+    let stream = TokioIo::new(Patient::new(stream, patience.answer));
+    let mut connection = pin!(http.serve_connection(stream, TowerToHyperService::new(router)));
     tokio::select! {
         // What a client does wrong ends its connection, and is nobody else's business.
         _ = connection.as_mut() => return,

@@ -8,18 +8,21 @@ mod access;
 mod exec;
 mod guard;
 mod listen;
+mod patient;
 mod pool;
+mod unread;
 
 pub use access::Access;
 pub use pool::{OpenConnection, Pool};
 
-use crate::limits::{BODY_TIMEOUT, HEADER_TIMEOUT, MAX_BODY, MAX_REQUESTS};
+use crate::limits::{BODY_TIMEOUT, MAX_BODY, MAX_REQUESTS};
 use axum::body::{to_bytes, Body};
 use axum::extract::{Request, State};
 use axum::http::{header, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use axum::Router;
 use exec::{Outcome, Refusal};
+use listen::Patience;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{watch, Semaphore};
 use tokio::task::JoinHandle;
+use unread::Room;
 
 /// What the HTTP server works with.
 #[derive(Debug)]
@@ -34,14 +38,16 @@ struct Api {
     pool: Arc<Pool>,
     access: Access,
     requests: Semaphore,
+    unread: Room,
     /// A request's body must be there within.
     patience: Duration,
 }
 
 /// Serves until `stop` says so, then finishes the requests under way.
 pub async fn serve(listener: TcpListener, pool: Arc<Pool>, access: Access, stop: watch::Receiver<bool>) {
-    let api = Api { pool, access, requests: Semaphore::new(MAX_REQUESTS), patience: BODY_TIMEOUT };
-    serve_api(listener, api, stop, HEADER_TIMEOUT).await;
+    let requests = Semaphore::new(MAX_REQUESTS);
+    let api = Api { pool, access, requests, unread: Room::default(), patience: BODY_TIMEOUT };
+    serve_api(listener, api, stop, Patience::default()).await;
 }
 
 /// As [`serve`], while there is no database: whoever asks is told so.
@@ -50,7 +56,7 @@ pub async fn refuse(listener: TcpListener, stop: watch::Receiver<bool>) {
     let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why).to_json();
     let router =
         Router::new().fallback(move || std::future::ready(reply(StatusCode::SERVICE_UNAVAILABLE, refusal.clone())));
-    listen::serve(listener, router, stop, HEADER_TIMEOUT).await;
+    listen::serve(listener, router, stop, Patience::default()).await;
 }
 
 /// Waits for a server that was told to stop, and ends it if that takes longer.
@@ -61,7 +67,7 @@ pub async fn end(serving: JoinHandle<()>, patience: Duration) {
     }
 }
 
-async fn serve_api(listener: TcpListener, api: Api, stop: watch::Receiver<bool>, patience: Duration) {
+async fn serve_api(listener: TcpListener, api: Api, stop: watch::Receiver<bool>, patience: Patience) {
     let router = Router::new().fallback(answer).with_state(Arc::new(api));
     listen::serve(listener, router, stop, patience).await;
 }
@@ -78,7 +84,12 @@ pub fn bind(addr: SocketAddr) -> std::io::Result<std::net::TcpListener> {
 
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     match handle(&api, request).await {
-        Ok(outcome) => reply(StatusCode::OK, outcome.json),
+        Ok(outcome) => match api.unread.hold(outcome.json) {
+            Some(unread) => reply(StatusCode::OK, Body::new(unread)),
+            None => {
+                reply(StatusCode::SERVICE_UNAVAILABLE, Refusal::new(StatusCode::SERVICE_UNAVAILABLE, NO_ROOM).to_json())
+            }
+        },
         Err(refusal) => {
             let mut response = reply(refusal.status, refusal.to_json());
             if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
@@ -92,8 +103,12 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     }
 }
 
-fn reply(status: StatusCode, json: String) -> Response {
-    let mut response = Response::new(Body::from(json));
+const NO_ROOM: &str =
+    "the statements were run, but too much of other clients' answers waits to be read to answer with this much; \
+                       ask again for less, or later";
+
+fn reply(status: StatusCode, json: impl Into<Body>) -> Response {
+    let mut response = Response::new(json.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

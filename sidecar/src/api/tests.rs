@@ -232,6 +232,10 @@ struct Server {
 }
 
 async fn server() -> Server {
+    server_with(Room::default()).await
+}
+
+async fn server_with(unread: Room) -> Server {
     let (dir, _) = executor();
     let path = dir.path().join("api.db");
     let started = Arc::new(AtomicUsize::new(0));
@@ -250,8 +254,9 @@ async fn server() -> Server {
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
     let requests = Semaphore::new(MAX_REQUESTS);
-    let api = Api { pool, access: Access::default(), requests, patience: Duration::from_secs(1) };
-    let served = tokio::spawn(serve_api(listener, api, stopped, Duration::from_secs(1)));
+    let api = Api { pool, access: Access::default(), requests, unread, patience: Duration::from_secs(1) };
+    let patience = Patience { head: Duration::from_secs(1), answer: Duration::from_secs(1) };
+    let served = tokio::spawn(serve_api(listener, api, stopped, patience));
     Server { addr, _dir: dir, stop, served, started }
 }
 
@@ -318,6 +323,34 @@ async fn who_sends_a_body_too_slowly_does_not_keep_others_out() {
     slow[0].read_exact(&mut answer).await.unwrap();
     assert_eq!(answer, b"HTTP/1.1 408");
     drop(slow);
+    let _ = server.stop.send(true);
+    server.served.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_read_its_answer_is_cut_off_and_takes_no_room_from_others() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    // Room for one answer of twenty million bytes, which is more than the system keeps for whoever does not read.
+    let server = server_with(Room::of(30_000_000)).await;
+    let head = "POST /sql HTTP/1.1\r\nContent-Type: application/sql";
+    let large = b"SELECT hex(zeroblob(10000000)) AS x";
+    let mut idle = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+    let begun = format!("{head}\r\nHost: {}\r\nContent-Length: {}\r\n\r\n", server.addr, large.len());
+    idle.write_all(begun.as_bytes()).await.unwrap();
+    idle.write_all(large).await.unwrap();
+    let mut first = [0; 12];
+    idle.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    let (status, json) = ask(server.addr, head, large).await;
+    assert!(status.contains("503") && json["error"].as_str().is_some_and(|e| e.contains("were run")), "{status}");
+    assert!(ask(server.addr, head, b"SELECT 1").await.0.contains("200"), "a small answer needs no room");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !ask(server.addr, head, large).await.0.contains("200") {
+        assert!(Instant::now() < deadline, "who reads nothing keeps the room");
+    }
+    let mut rest = Vec::new();
+    let _ = idle.read_to_end(&mut rest).await;
+    assert!(rest.len() < 20_000_000, "it was not cut off");
     let _ = server.stop.send(true);
     server.served.await.unwrap();
 }

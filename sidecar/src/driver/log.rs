@@ -2,6 +2,9 @@
 
 use starling_proto::Event;
 
+/// By this the extension says that a transaction belongs to another history than is held here.
+const FORKED: &str = "starling: forked history";
+
 /// Writes one line.
 pub fn event(event: &Event) {
     match event {
@@ -29,6 +32,10 @@ pub fn event(event: &Event) {
             tracing::debug!(pull = pull.0, %from, changesets, changes, "pull done");
         }
         Event::PullFailed { pull, from, why } => tracing::info!(pull = pull.0, %from, why, "pull failed; trying again"),
+        // Each of a site's transactions may say so, until that is settled; `Fork` has said it once.
+        Event::MergeFailed { dot, why } if why.contains(FORKED) => {
+            tracing::debug!(site = %dot.origin.site, version = dot.version, why, "waits for numbers used twice to be told apart");
+        }
         Event::MergeFailed { dot, why } => {
             tracing::error!(site = %dot.origin.site, version = dot.version, why, "a transaction could not be merged");
         }
